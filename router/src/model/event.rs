@@ -1,0 +1,52 @@
+//! The durable facts. The ledger stores them in the order given; the scheduler can be rebuilt from them.
+
+use serde::{Deserialize, Serialize};
+
+use super::decision::{DecisionRecord, Limits, Priority};
+use super::id::JobId;
+use super::job::{Attempt, AttemptOutcome, Job, JobOutcome, WallMs};
+
+#[derive(Debug, Clone)]
+pub enum Event {
+    JobAccepted { job: Box<Job>, priority: Priority, limits: Limits },
+    AttemptStarted { job: JobId, attempt: Attempt },
+    AttemptEnded { job: JobId, number: u32, outcome: AttemptOutcome, at: WallMs, detail: String },
+    JobEnded { job: JobId, outcome: JobOutcome, at: WallMs, history: History },
+    Reassessed { job: JobId, priority: Priority, limits: Limits },
+    Decision(Box<DecisionRecord>),
+}
+
+/// A finished job's part of a `/history` entry; the rest comes from the job itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct History {
+    /// JSON object: node id to outputs, file references as clients will see them.
+    pub outputs: String,
+    /// JSON object `{status_str, completed, messages}`.
+    pub status: String,
+    /// JSON object: node id to its display data.
+    pub meta: String,
+    /// `node_errors` of an instance's refusal, as JSON; empty when there is none.
+    pub node_errors: String,
+    /// Files the outputs name.
+    pub files: Vec<OutputFile>,
+}
+
+/// One output file, where an instance wrote it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct OutputFile {
+    /// `output` or `temp`.
+    pub kind: String,
+    /// As on the instance's disk.
+    pub subfolder: String,
+    pub filename: String,
+}
+
+/// A job that was not over when the ledger was last written.
+#[derive(Debug, Clone)]
+pub struct OpenJob {
+    pub job: Job,
+    pub priority: Priority,
+    pub limits: Limits,
+    /// Every attempt so far, oldest first; the last is live when its outcome is none.
+    pub attempts: Vec<(Attempt, Option<AttemptOutcome>)>,
+}

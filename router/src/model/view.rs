@@ -1,0 +1,125 @@
+//! What a policy may see, as plain numbers. Field for field the records of `wit/policy.wit`, where each is explained;
+//! `policy::convert` is the only place that knows both.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::id::InstanceId;
+use super::job::{Body, JobClass, ModelRef, Needs};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobView {
+    pub tenant: u32,
+    pub client: u32,
+    pub class: JobClass,
+    pub number: Option<f64>,
+    pub front: bool,
+    pub nodes: u32,
+    pub outputs: u32,
+    pub images: u32,
+    pub steps: Option<u32>,
+    pub megapixels: Option<f32>,
+    pub work: Option<f32>,
+    pub signature: u32,
+    pub models: u32,
+    pub input_kib: u32,
+    pub attempt: u32,
+    pub waited_ms: u32,
+    pub run_ms: Option<u32>,
+    /// Behind the `workflow` host functions; not part of the record.
+    #[serde(skip)]
+    pub texts: JobTexts,
+}
+
+/// The job's texts, shared and not copied.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct JobTexts {
+    pub body: Arc<Body>,
+    pub needs: Arc<Needs>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Candidate {
+    pub instance: u32,
+    pub free_slots: u32,
+    pub running: u32,
+    pub pending: u32,
+    pub models_resident: u32,
+    pub load_ms: Option<u32>,
+    pub free_in_ms: Option<u32>,
+    pub run_ms: Option<u32>,
+    pub gpu: GpuView,
+    pub failures: u32,
+    pub same_signature: bool,
+}
+
+/// The GPU figures of an instance when they were used.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct GpuView {
+    pub vram_free_mib: Option<u32>,
+    pub vram_total_mib: Option<u32>,
+    pub utilization_percent: Option<f32>,
+    pub temperature_c: Option<f32>,
+    pub slowdown_margin_c: Option<f32>,
+    pub power_mw: Option<u32>,
+    pub power_limit_mw: Option<u32>,
+    pub throttled: Option<bool>,
+    pub reading_age_ms: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Load {
+    pub queued: u32,
+    pub running: u32,
+    pub instances: u32,
+    pub free_slots: u32,
+    pub tenant_queued: u32,
+    pub tenant_running: u32,
+    pub client_queued: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct InstanceView {
+    pub instance: u32,
+    pub up: bool,
+    pub draining: bool,
+    pub running: u32,
+    pub pending: u32,
+    pub idle_ms: Option<u32>,
+    pub models_resident: u32,
+    pub gpu: GpuView,
+    pub failures: u32,
+}
+
+/// What the `fleet`, `queue` and `clock` host functions answer from during one consultation. Shared and immutable:
+/// building it is a few `Arc` clones.
+#[derive(Debug, Clone, Default)]
+pub struct Context {
+    /// Milliseconds since the Unix epoch.
+    pub now_ms: u64,
+    /// By instance index.
+    pub fleet: Arc<Vec<InstanceTexts>>,
+    pub all: Totals,
+    /// By tenant index.
+    pub tenants: Arc<Vec<(Arc<str>, Totals)>>,
+    /// By client index.
+    pub clients: Arc<Vec<Arc<str>>>,
+}
+
+#[derive(Debug, Clone)]
+pub struct InstanceTexts {
+    pub name: InstanceId,
+    pub labels: Arc<HashMap<String, String>>,
+    /// Believed to be loaded.
+    pub resident: Arc<Vec<ModelRef>>,
+    /// On its disk, as its catalogue lists them: folder to file names.
+    pub models: Arc<HashMap<String, std::collections::HashSet<String>>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Totals {
+    pub queued: u32,
+    pub running: u32,
+}
