@@ -184,6 +184,10 @@ pub enum Action {
         job: Arc<Job>,
         attempt: Attempt,
     },
+    /// The attempt is over: if it is still being sent, stop.
+    Abandon {
+        upstream: UpstreamId,
+    },
     Interrupt {
         instance: InstanceId,
         upstream: UpstreamId,
