@@ -2,7 +2,9 @@
 //!
 //! The floors, bottom up; a module imports only from floors below its own (`tests/floors.rs` reads the imports):
 //! - 0, words: [`model`], [`clock`]
+//! - 1, grammar and plumbing: [`metrics`]
 
 pub mod clock;
+pub mod metrics;
 pub mod model;
 pub mod scheduler;
