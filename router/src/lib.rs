@@ -2,6 +2,9 @@
 //!
 //! The floors, bottom up; a module imports only from floors below its own (`tests/floors.rs` reads the imports):
 //! - 0, words: [`model`], [`clock`]
+//! - 1, plumbing: [`drain`], [`tasks`]
 
 pub mod clock;
+pub mod drain;
 pub mod model;
+pub mod tasks;
