@@ -4,4 +4,6 @@
 //! - 0, words: [`model`], [`clock`]
 
 pub mod clock;
+pub mod metrics;
 pub mod model;
+pub mod policy;
