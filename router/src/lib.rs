@@ -11,5 +11,6 @@ pub mod config;
 pub mod drain;
 pub mod metrics;
 pub mod model;
+pub mod policy;
 pub mod scheduler;
 pub mod tasks;
