@@ -8,7 +8,7 @@ use crate::model::id::JobId;
 use crate::model::job::{Attempt, AttemptOutcome, JobOutcome};
 
 use super::super::input::{
-    Action, Announcement, EndKind, Ending, InstanceChange, Reply, RequestId, Sighting, Target,
+    Action, Announcement, Closed, EndKind, Ending, InstanceChange, Reply, RequestId, Sighting, Target,
 };
 use super::{Core, Phase, Run, StopReason, Stopping, Then, clamp_ms};
 
@@ -148,7 +148,13 @@ impl Core {
     ) -> Option<Box<Run>> {
         let run = self.take_run(id)?;
         let now = self.now.tick;
-        self.out.push(Action::Abandon { upstream: run.attempt.upstream_id });
+        self.out.push(Action::Closed(Box::new(Closed {
+            job: self.jobs[&id].job.clone(),
+            attempt: run.attempt.clone(),
+            outcome: outcome.clone(),
+            ran_ms: self.ran_ms(&run),
+            load_ms,
+        })));
         if let Some(instance) = self.instances.get_mut(run.instance) {
             instance.release(id, now);
             if is_the_instances(outcome) {

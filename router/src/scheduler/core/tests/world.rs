@@ -90,7 +90,7 @@ impl World {
     pub(super) fn input(&mut self, input: Input) {
         for action in self.core.step(input, self.now) {
             match action {
-                Action::Abandon { upstream } => self.abandon(upstream),
+                Action::Closed(closed) => self.abandon(closed.attempt.upstream_id),
                 action => self.todo.push(action),
             }
         }
@@ -157,7 +157,7 @@ impl World {
                 assert!(self.ended.contains_key(&announcement.job.id), "told before it was durable");
                 self.announced.push(*announcement);
             }
-            Action::Abandon { .. } | Action::Forget { .. } | Action::Status { .. } | Action::Free { .. } => {}
+            Action::Closed(_) | Action::Forget { .. } | Action::Status { .. } | Action::Free { .. } => {}
         }
     }
 
