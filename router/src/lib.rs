@@ -3,7 +3,9 @@
 //! The floors, bottom up; a module imports only from floors below its own (`tests/floors.rs` reads the imports):
 //! - 0, words: [`model`], [`clock`]
 //! - 1, grammar and plumbing: [`metrics`]
+//! - 2, organs: [`ledger`]
 
 pub mod clock;
+pub mod ledger;
 pub mod metrics;
 pub mod model;
