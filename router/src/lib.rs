@@ -8,4 +8,5 @@ pub mod clock;
 pub mod config;
 pub mod drain;
 pub mod model;
+pub mod scheduler;
 pub mod tasks;

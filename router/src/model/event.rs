@@ -12,7 +12,6 @@ pub enum Event {
     AttemptStarted { job: JobId, attempt: Attempt },
     AttemptEnded { job: JobId, number: u32, outcome: AttemptOutcome, at: WallMs, detail: String },
     JobEnded { job: JobId, outcome: JobOutcome, at: WallMs, history: History },
-    Reassessed { job: JobId, priority: Priority, limits: Limits },
     Decision(Box<DecisionRecord>),
 }
 

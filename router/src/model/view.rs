@@ -1,7 +1,7 @@
 //! What a policy may see, as plain numbers. Field for field the records of `wit/policy.wit`, where each is explained;
 //! `policy::convert` is the only place that knows both.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -105,7 +105,7 @@ pub struct Context {
     /// By tenant index.
     pub tenants: Arc<Vec<(Arc<str>, Totals)>>,
     /// By client index.
-    pub clients: Arc<Vec<Arc<str>>>,
+    pub clients: Arc<Vec<(Arc<str>, Totals)>>,
 }
 
 #[derive(Debug, Clone)]
@@ -114,8 +114,28 @@ pub struct InstanceTexts {
     pub labels: Arc<HashMap<String, String>>,
     /// Believed to be loaded.
     pub resident: Arc<Vec<ModelRef>>,
-    /// On its disk, as its catalogue lists them: folder to file names.
-    pub models: Arc<HashMap<String, std::collections::HashSet<String>>>,
+    pub can: Arc<Capabilities>,
+}
+
+/// What an instance has, as its catalogue lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Capabilities {
+    pub classes: HashSet<String>,
+    /// Model folder to the files in it.
+    pub models: HashMap<String, HashSet<String>>,
+}
+
+impl Capabilities {
+    /// A folder the catalogue does not list says nothing about what is in it.
+    pub fn has_model(&self, model: &ModelRef) -> bool {
+        self.models.get(&model.folder).is_none_or(|files| files.contains(&model.name))
+    }
+
+    /// Can it run a graph with these needs?
+    pub fn meets(&self, needs: &Needs) -> bool {
+        needs.classes.iter().all(|class| self.classes.contains(class))
+            && needs.models.iter().all(|model| self.has_model(model))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
