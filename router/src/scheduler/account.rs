@@ -78,7 +78,7 @@ pub(super) fn gauges(core: &Core, fleet: &fleet::Handle) {
     metrics::running_jobs(reports.iter().map(|report| report.live.len()).sum());
     for (info, report) in fleet.instances().iter().zip(&reports) {
         let state = metrics::InstanceState {
-            up: info.up(),
+            up: info.is_up(),
             draining: report.draining,
             slots: report.free_slots + report.live.len() as u32,
             running: report.live.len() as u32 + info.foreign.running,

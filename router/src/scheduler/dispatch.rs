@@ -33,7 +33,7 @@ async fn bring(organs: &Organs, job: &Job, attempt: &Attempt) -> Result<(), Sigh
     let Some(sid) = organs.fleet.sid(instance) else {
         return Err(not_sent("its instance's socket is not connected".into()));
     };
-    match organs.fleet.submit(instance, body(job, attempt.upstream_id, &sid)).await {
+    match organs.fleet.submit(instance, attempt.upstream_id, body(job, attempt.upstream_id, &sid)).await {
         Ok(_) => Ok(()),
         Err(SubmitError::Invalid { body, .. }) => Err(Sighting::Ended(rejected(job, &body))),
         Err(error @ SubmitError::Refused(_)) => Err(not_sent(error.to_string())),

@@ -15,7 +15,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::assets;
 use crate::clock::Clock;
-use crate::fleet::{self, FleetEvent, FleetEventKind};
+use crate::fleet::{self, EventKind, FleetEvent};
 use crate::ledger::{self, LedgerError};
 use crate::metrics;
 use crate::model::event::Event;
@@ -32,8 +32,6 @@ use super::{account, dispatch, settle};
 
 /// Deadlines are checked this often.
 const TICK: Duration = Duration::from_millis(100);
-/// Some clients take a socket that is silent for ten seconds for dead.
-const STATUS_EVERY_TICKS: u32 = 40;
 /// Gauges are set this often.
 const GAUGES_EVERY_TICKS: u32 = 10;
 const INBOX: usize = 4096;
@@ -137,10 +135,6 @@ impl Service {
     fn tick(&mut self) {
         self.step(Input::Tick);
         self.ticks = self.ticks.wrapping_add(1);
-        if self.ticks.is_multiple_of(STATUS_EVERY_TICKS) {
-            let remaining = self.core.remaining();
-            self.organs.relay.tell(relay::Command::Status { remaining });
-        }
         if self.ticks.is_multiple_of(GAUGES_EVERY_TICKS) {
             account::gauges(&self.core, &self.organs.fleet);
         }
@@ -189,15 +183,15 @@ impl Service {
     fn fleet_event(&mut self, event: FleetEvent) {
         let Some(index) = self.organs.fleet.index_of(&event.instance) else { return };
         let change = match event.kind {
-            FleetEventKind::Up(info) => InstanceChange::Up(info.capabilities()),
-            FleetEventKind::Down { reason } => InstanceChange::Down { reason },
-            FleetEventKind::Info(info) => {
+            EventKind::Up(info) => InstanceChange::Up(info.catalogue.capabilities().clone()),
+            EventKind::Down { reason } => InstanceChange::Down { reason: reason.to_string() },
+            EventKind::Info(info) => {
                 let (running, pending) = (info.foreign.running, info.foreign.pending);
                 self.step(Input::Instance { index, change: InstanceChange::Foreign { running, pending } });
-                InstanceChange::Capabilities(info.capabilities())
+                InstanceChange::Capabilities(info.catalogue.capabilities().clone())
             }
-            FleetEventKind::SocketUp { .. } | FleetEventKind::SocketDown => InstanceChange::Resync,
-            FleetEventKind::Frame(_) => return,
+            EventKind::SocketUp { .. } | EventKind::SocketDown => InstanceChange::Resync,
+            EventKind::Frame(_) => return,
         };
         self.step(Input::Instance { index, change });
     }
@@ -236,6 +230,10 @@ impl Service {
             Action::Inspect { job, attempt } => {
                 let fleet = self.organs.fleet.clone();
                 self.beside("inspect", async move { settle::inspect(&fleet, &job, &attempt).await });
+            }
+            Action::InspectZombie { index, upstream } => {
+                let fleet = self.organs.fleet.clone();
+                self.beside("inspect", async move { settle::zombie(&fleet, index, upstream).await });
             }
             Action::Announce(announcement) => {
                 account::ended(&announcement);

@@ -10,10 +10,11 @@ use crate::comfy::files;
 use crate::comfy::json::quote;
 use crate::fleet;
 use crate::model::event::History;
+use crate::model::id::UpstreamId;
 use crate::model::job::{Attempt, Job};
 use crate::relay::{Evidence, Verdict};
 
-use super::input::{EndKind, Ending, Input, Sighting};
+use super::input::{EndKind, Ending, Input, InstanceChange, Sighting};
 
 /// ComfyUI writes the history entry within milliseconds of the last event, unless it collects garbage just then.
 const HISTORY_PATIENCE: Duration = Duration::from_secs(10);
@@ -100,6 +101,15 @@ async fn look(fleet: &fleet::Handle, job: &Job, attempt: &Attempt) -> Option<Sig
         Some(entry) => Some(found(&entry, job, attempt)),
         None => Some(Sighting::Absent),
     }
+}
+
+/// Does the instance still have an attempt that was given up?
+pub(super) async fn zombie(fleet: &fleet::Handle, index: usize, upstream: UpstreamId) -> Option<Input> {
+    let instance = fleet.instances().get(index)?.id.clone();
+    let queue = fleet.queue(&instance).await.ok()?;
+    let id = upstream.to_string();
+    let gone = !queue.running.contains(&id) && !queue.pending.contains(&id);
+    gone.then(|| Input::Instance { index, change: InstanceChange::ZombieGone(upstream) })
 }
 
 fn found(entry: &str, job: &Job, attempt: &Attempt) -> Sighting {
