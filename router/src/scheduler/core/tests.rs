@@ -1,0 +1,5 @@
+//! The core against a world that does things in any order, and the flows one by one.
+
+mod flows;
+mod invariants;
+mod world;
