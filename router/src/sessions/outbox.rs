@@ -50,7 +50,7 @@ impl Outbox {
         if queue.closed.is_some() {
             return;
         }
-        if queue.messages.len() >= self.max_messages / 8 || queue.bytes >= self.max_bytes / 8 {
+        if queue.messages.len() >= self.max_messages / 4 || queue.bytes >= self.max_bytes / 4 {
             queue.supersede(&message);
         }
         metrics::client_frame(message.class.as_str(), message.payload.len());
