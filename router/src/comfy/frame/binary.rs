@@ -151,6 +151,10 @@ impl Preview {
         self.plain.get_or_init(build).clone()
     }
 
+    pub fn is_png(&self) -> bool {
+        self.format == 2
+    }
+
     /// Bytes of the image alone.
     pub fn image(&self) -> &Bytes {
         &self.image
