@@ -184,6 +184,8 @@ pub enum Action {
         job: Arc<Job>,
         attempt: Attempt,
     },
+    /// The attempt is over: if it is still being sent, stop.
+    Closed(Box<Closed>),
     Interrupt {
         instance: InstanceId,
         upstream: UpstreamId,
@@ -238,6 +240,15 @@ pub enum Refusal {
     /// 507
     #[error("the prompt could not be stored: {0}")]
     Storage(String),
+}
+
+#[derive(Debug, Clone)]
+pub struct Closed {
+    pub job: Arc<Job>,
+    pub attempt: Attempt,
+    pub outcome: AttemptOutcome,
+    pub ran_ms: u32,
+    pub load_ms: u32,
 }
 
 #[derive(Debug, Clone)]

@@ -1,8 +1,6 @@
 //! The life of an attempt: sent, alive, ended. Every sighting carries the attempt's number; one of an earlier attempt
 //! changes nothing.
 
-use std::sync::Arc;
-
 use crate::clock::Tick;
 use crate::model::decision::{AttemptReport, Limits, ResultKind};
 use crate::model::event::{Event, History};
@@ -10,7 +8,7 @@ use crate::model::id::JobId;
 use crate::model::job::{Attempt, AttemptOutcome, JobOutcome};
 
 use super::super::input::{
-    Action, Announcement, EndKind, Ending, InstanceChange, Reply, RequestId, Sighting, Target,
+    Action, Announcement, Closed, EndKind, Ending, InstanceChange, Reply, RequestId, Sighting, Target,
 };
 use super::{Core, Phase, Run, StopReason, Stopping, Then, clamp_ms};
 
@@ -150,6 +148,13 @@ impl Core {
     ) -> Option<Box<Run>> {
         let run = self.take_run(id)?;
         let now = self.now.tick;
+        self.out.push(Action::Closed(Box::new(Closed {
+            job: self.jobs[&id].job.clone(),
+            attempt: run.attempt.clone(),
+            outcome: outcome.clone(),
+            ran_ms: self.ran_ms(&run),
+            load_ms,
+        })));
         if let Some(instance) = self.instances.get_mut(run.instance) {
             instance.release(id, now);
             if is_the_instances(outcome) {
@@ -321,11 +326,6 @@ impl Core {
         if let Some(stopping) = self.run(id).and_then(|run| run.stopping.clone()) {
             self.stopped(id, &stopping.why, None);
         }
-    }
-
-    /// Everything about the job, for those who only look.
-    pub(super) fn job(&self, id: JobId) -> Option<Arc<crate::model::job::Job>> {
-        self.jobs.get(&id).map(|entry| entry.job.clone())
     }
 }
 

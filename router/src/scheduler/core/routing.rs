@@ -79,7 +79,8 @@ impl Core {
                 };
                 match ranked.iter().find(usable) {
                     Some(&row) => self.start(id, rows[row as usize], records),
-                    None => self.pass_over(id, records),
+                    // Naming nobody who is free is a way to hold, and bounded like one.
+                    None => self.hold(id, RECONSIDER_MS, records),
                 }
             }
         }
@@ -111,13 +112,13 @@ impl Core {
         }
     }
 
-    /// No ranked instance is free any more: the next job may have its turn meanwhile.
+    /// Nothing is free any more: the next job may have its turn meanwhile.
     fn pass_over(&mut self, id: JobId, records: Vec<DecisionRecord>) {
         let ready_at = self.now.tick.after(RECONSIDER_MS);
         let row = self.queue.get_mut(id).expect("checked by the caller");
         row.held = true;
         row.ready_at = ready_at;
-        self.remember(records, Some(id), Some("no ranked instance was free".into()));
+        self.remember(records, Some(id), Some("no instance was free any more".into()));
     }
 
     fn start(&mut self, id: JobId, index: usize, records: Vec<DecisionRecord>) {

@@ -27,7 +27,9 @@ fn a_prompt_is_answered_when_durable_and_runs_to_its_end() {
 #[test]
 fn no_job_waits_behind_another_while_an_instance_idles() {
     let mut world = world(2);
-    (0..3).for_each(|_| drop(world.submit()));
+    for _ in 0..3 {
+        world.submit();
+    }
     world.settle();
     assert_eq!(world.running.len(), 2);
     world.finish(1, EndKind::Success);
@@ -169,6 +171,19 @@ fn a_hold_is_bounded_and_a_change_in_the_fleet_asks_again() {
     world.pass(1_001);
     world.settle();
     assert_eq!(world.running.len(), 1, "the host does not let it hold longer");
+}
+
+#[test]
+fn a_policy_that_never_names_a_free_instance_cannot_keep_a_job_waiting_for_ever() {
+    let mut world = world(1);
+    world.answers.route = Box::new(|_| Route::Ranked(Vec::new()));
+    world.submit();
+    for _ in 0..2 * CoreConfig::default().max_hold_ms / 1_000 {
+        world.settle();
+        world.pass(1_000);
+    }
+    world.settle();
+    assert_eq!(world.running.len(), 1);
 }
 
 #[test]

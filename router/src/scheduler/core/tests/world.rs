@@ -88,8 +88,12 @@ impl World {
     }
 
     pub(super) fn input(&mut self, input: Input) {
-        let actions = self.core.step(input, self.now);
-        self.todo.extend(actions);
+        for action in self.core.step(input, self.now) {
+            match action {
+                Action::Closed(closed) => self.abandon(closed.attempt.upstream_id),
+                action => self.todo.push(action),
+            }
+        }
         for report in self.core.report() {
             assert!(report.live.len() <= self.slots as usize, "an instance is over its slots");
         }
@@ -153,7 +157,7 @@ impl World {
                 assert!(self.ended.contains_key(&announcement.job.id), "told before it was durable");
                 self.announced.push(*announcement);
             }
-            Action::Forget { .. } | Action::Status { .. } | Action::Free { .. } => {}
+            Action::Closed(_) | Action::Forget { .. } | Action::Status { .. } | Action::Free { .. } => {}
         }
     }
 
@@ -161,6 +165,12 @@ impl World {
         while !self.todo.is_empty() {
             self.execute(0);
         }
+    }
+
+    /// A driver executes actions in order: what is abandoned is not sent any more.
+    fn abandon(&mut self, upstream: UpstreamId) {
+        let stays = |action: &Action| !matches!(action, Action::Dispatch { attempt, .. } if attempt.upstream_id == upstream);
+        self.todo.retain(stays);
     }
 
     fn dispatch(&mut self, job: Arc<Job>, attempt: Attempt) {

@@ -1,0 +1,22 @@
+//! The policy host: asks a WebAssembly component for each decision, and answers natively when it cannot.
+//!
+//! Owns the components, their one live guest each, the thread named `policy` that calls them and the one named
+//! `policy-load` that compiles, checks and watches. Never decides what becomes of an answer (the scheduler re-checks it
+//! against present state) and never waits: whatever a guest does, [`Handle::decide`] returns within its deadline.
+//! Called by the scheduler's driver, by admin (status, load) and by the CLI (`tools`).
+
+mod config;
+mod error;
+mod handle;
+mod loader;
+mod native;
+mod record;
+mod sample;
+mod service;
+mod status;
+
+pub use config::{Bounds, Breaker, Builtin, Config, GuestLimits};
+pub use error::{LoadError, StartError};
+pub use handle::{Handle, Source};
+pub use service::start;
+pub use status::{Ejected, PolicyStatus, Refused, VersionStatus};

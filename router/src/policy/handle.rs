@@ -1,0 +1,120 @@
+//! The way in: asks the policy thread, and answers natively itself when that thread does not answer in time.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+
+use super::config::Config;
+use super::error::LoadError;
+use super::record;
+use super::status::PolicyStatus;
+use crate::metrics;
+use crate::model::decision::{Consultation, Decided, Fallback, Hook, PolicyVersion, Question};
+
+/// Time on top of the guest's own deadlines for the way to the policy thread and back.
+const GRACE: Duration = Duration::from_millis(5);
+
+/// Where a component comes from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    File(PathBuf),
+    Bytes { name: String, bytes: Vec<u8> },
+}
+
+/// One question on its way to the policy thread.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    pub consultation: Arc<Consultation>,
+    pub reply: oneshot::Sender<Decided>,
+}
+
+/// A component on its way to the loading thread.
+#[derive(Debug)]
+pub(crate) struct LoadRequest {
+    pub source: Source,
+    pub reply: oneshot::Sender<Result<PolicyVersion, LoadError>>,
+}
+
+/// Cheap to clone; the policy's threads end when the last one is dropped.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    pub(crate) asks: SyncSender<super::service::Command>,
+    pub(crate) loads: SyncSender<super::loader::Command>,
+    pub(crate) config: Arc<Config>,
+    pub(crate) serving: watch::Receiver<PolicyVersion>,
+    pub(crate) status: watch::Receiver<PolicyStatus>,
+}
+
+impl Handle {
+    /// Asks the policy. Never fails: whatever goes wrong, the built-in answers within the deadline of the call.
+    pub async fn decide(&self, consultation: Consultation) -> Decided {
+        let started = Instant::now();
+        let consultation = Arc::new(consultation);
+        let (reply, answer) = oneshot::channel();
+        let ask = Ask { consultation: consultation.clone(), reply };
+        if self.asks.try_send(super::service::Command::Ask(ask)).is_err() {
+            return self.unavailable(&consultation, started);
+        }
+        match tokio::time::timeout(self.patience(&consultation.question), answer).await {
+            Ok(Ok(decided)) => decided,
+            Ok(Err(_)) | Err(_) => self.unavailable(&consultation, started),
+        }
+    }
+
+    /// The version that answers now; the last good one or `builtin` while the newest is switched off.
+    pub fn version(&self) -> PolicyVersion {
+        self.serving.borrow().clone()
+    }
+
+    /// Wakes when another version answers from now on: priorities given by the old one are worth asking again.
+    pub fn changed(&self) -> watch::Receiver<PolicyVersion> {
+        self.serving.clone()
+    }
+
+    /// Puts a component into service, if it passes every check; otherwise the present one stays.
+    pub async fn load(&self, source: Source) -> Result<PolicyVersion, LoadError> {
+        let (reply, loaded) = oneshot::channel();
+        let request = LoadRequest { source, reply };
+        self.loads.try_send(super::loader::Command::Load(request)).map_err(|_| LoadError::Busy)?;
+        loaded.await.unwrap_or(Err(LoadError::Stopped))
+    }
+
+    /// What serves, what is switched off and why, and what was refused last.
+    pub fn status(&self) -> PolicyStatus {
+        self.status.borrow().clone()
+    }
+
+    fn unavailable(&self, consultation: &Consultation, started: Instant) -> Decided {
+        let took = started.elapsed();
+        let (version, reason) = (self.version(), Fallback::Unavailable);
+        let decided = record::natively(consultation, &self.config, &version, Some(reason), micros(took));
+        for record in &decided.records {
+            metrics::decision(record.hook, &version, Some(reason), took);
+        }
+        decided
+    }
+
+    fn patience(&self, question: &Question) -> Duration {
+        self.config.limits.call() * hooks(question).len() as u32 + GRACE
+    }
+}
+
+/// The hooks a question may call, in order.
+fn hooks(question: &Question) -> &'static [Hook] {
+    match question {
+        Question::Intake { .. } => &[Hook::Admit, Hook::Prioritize, Hook::LimitsFor],
+        Question::Reassess { .. } => &[Hook::Prioritize, Hook::LimitsFor],
+        Question::Route { .. } => &[Hook::Route],
+        Question::OnTimeout { .. } => &[Hook::OnTimeout],
+        Question::OnFailure { .. } => &[Hook::OnFailure],
+        Question::Tick { .. } => &[Hook::Tick],
+        Question::Observe { .. } => &[Hook::Observe],
+    }
+}
+
+pub(crate) fn micros(took: Duration) -> u32 {
+    took.as_micros().try_into().unwrap_or(u32::MAX)
+}

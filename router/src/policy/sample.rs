@@ -1,0 +1,217 @@
+//! Made-up views for the load gate, `policy check` and `policy bench`: from an empty corner to the largest fleet, with
+//! every optional figure both known and unknown.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::model::decision::{
+    AttemptReport, Cause, Consultation, Failure, Limit, Progress, Question, ResultKind,
+};
+use crate::model::id::InstanceId;
+use crate::model::job::{Body, JobClass, ModelRef, Needs};
+use crate::model::view::{
+    Candidate, Capabilities, Context, GpuView, InstanceTexts, InstanceView, JobTexts, JobView, Load, Totals,
+};
+
+/// The largest fleet a policy must cope with before it may serve.
+pub(crate) const LARGEST: usize = 64;
+
+/// A text-to-image job with everything known.
+pub(crate) fn job() -> JobView {
+    let needs = Needs {
+        classes: vec!["CheckpointLoaderSimple".into(), "KSampler".into(), "SaveImage".into()],
+        models: vec![ModelRef { folder: "checkpoints".into(), name: "base.safetensors".into() }],
+        nodes: 7,
+        images: 1,
+        steps: Some(20),
+        megapixels: Some(1.0),
+        signature: 0x5eed_0001,
+        ..Needs::default()
+    };
+    let body = Body {
+        prompt: r#"{"3":{"class_type":"KSampler","inputs":{"seed":1,"steps":20,"model":["4",0]}}}"#.into(),
+        extra_data: r#"{"comfy_router":{"class":"standard"}}"#.into(),
+        headers: vec![("x-team".into(), "blue".into())],
+        ..Body::default()
+    };
+    JobView {
+        tenant: 0,
+        client: 0,
+        class: JobClass::Standard,
+        number: None,
+        front: false,
+        nodes: needs.nodes,
+        outputs: 1,
+        images: needs.images,
+        steps: needs.steps,
+        megapixels: needs.megapixels,
+        work: needs.work(),
+        signature: 0x5eed_0001,
+        models: 1,
+        input_kib: 0,
+        attempt: 1,
+        waited_ms: 250,
+        run_ms: Some(15_000),
+        texts: JobTexts { body: Arc::new(body), needs: Arc::new(needs) },
+    }
+}
+
+/// A job of which nothing is known but that it exists.
+fn unknown_job() -> JobView {
+    let (steps, megapixels, work, run_ms) = (None, None, None, None);
+    JobView { steps, megapixels, work, run_ms, nodes: 0, models: 0, texts: JobTexts::default(), ..job() }
+}
+
+/// A job variant for each number: classes, tenants, clients, `front` and `number` all differ.
+pub(crate) fn job_of(n: u32) -> JobView {
+    if n % 7 == 6 {
+        return unknown_job();
+    }
+    let class = [JobClass::Interactive, JobClass::Standard, JobClass::Batch][n as usize % 3];
+    let number = (n % 4 == 1).then(|| f64::from(n) - 8.0);
+    JobView { tenant: n % 4, client: n % 8, class, number, front: n % 11 == 10, signature: n, ..job() }
+}
+
+fn gpu(n: u32) -> GpuView {
+    if n % 5 == 4 {
+        return GpuView::default();
+    }
+    GpuView {
+        vram_free_mib: Some(2_000 + 500 * (n % 32)),
+        vram_total_mib: Some(24_564),
+        utilization_percent: Some((n * 13 % 101) as f32),
+        temperature_c: Some(40.0 + (n % 45) as f32),
+        slowdown_margin_c: Some(50.0 - (n % 60) as f32),
+        power_mw: Some(150_000),
+        power_limit_mw: Some(450_000),
+        throttled: Some(n % 17 == 0),
+        reading_age_ms: Some(n * 40),
+    }
+}
+
+pub(crate) fn candidates(count: usize) -> Vec<Candidate> {
+    (0..count as u32).map(candidate).collect()
+}
+
+fn candidate(n: u32) -> Candidate {
+    let busy = n % 3 == 2;
+    let warm = n % 4 == 1;
+    Candidate {
+        instance: n,
+        free_slots: u32::from(!busy),
+        running: u32::from(busy),
+        pending: n % 2,
+        models_resident: u32::from(warm),
+        load_ms: (n % 6 != 5).then_some(if warm { 0 } else { 8_500 }),
+        free_in_ms: (n % 6 != 5).then_some(if busy { 4_000 } else { 0 }),
+        run_ms: (n % 6 != 5).then_some(15_000 + n * 10),
+        gpu: gpu(n),
+        failures: u32::from(n % 9 == 8),
+        same_signature: n % 10 == 0,
+    }
+}
+
+pub(crate) fn instances(count: usize) -> Vec<InstanceView> {
+    (0..count as u32)
+        .map(|n| InstanceView {
+            instance: n,
+            up: n % 8 != 7,
+            draining: n % 16 == 15,
+            running: n % 2,
+            pending: n % 3,
+            idle_ms: (n % 2 == 0).then_some(n * 10_000),
+            models_resident: n % 4,
+            gpu: gpu(n),
+            failures: n % 3,
+        })
+        .collect()
+}
+
+pub(crate) fn context(instances: usize) -> Context {
+    let model = ModelRef { folder: "checkpoints".into(), name: "base.safetensors".into() };
+    let fleet = (0..instances).map(|n| InstanceTexts {
+        name: InstanceId::from(format!("gpu{n}").as_str()),
+        labels: Arc::new(HashMap::from([("zone".to_owned(), "a".to_owned())])),
+        resident: Arc::new(if n % 4 == 1 { vec![model.clone()] } else { Vec::new() }),
+        can: Arc::new(Capabilities {
+            classes: job().texts.needs.classes.iter().cloned().collect(),
+            models: HashMap::from([(model.folder.clone(), HashSet::from([model.name.clone()]))]),
+        }),
+    });
+    let totals = Totals { queued: 5, running: 1 };
+    Context {
+        now_ms: 1_700_000_000_000,
+        fleet: Arc::new(fleet.collect()),
+        all: Totals { queued: 20, running: 4 },
+        tenants: Arc::new((0..4).map(|n| (format!("tenant{n}").into(), totals)).collect()),
+        clients: Arc::new((0..8).map(|n| (format!("client{n}").into(), Totals::default())).collect()),
+    }
+}
+
+pub(crate) fn ask(seed: u64, instances: usize, question: Question) -> Consultation {
+    Consultation { seed, context: context(instances), question }
+}
+
+pub(crate) fn load() -> Load {
+    Load {
+        queued: 20,
+        running: 4,
+        instances: 8,
+        free_slots: 3,
+        tenant_queued: 5,
+        tenant_running: 1,
+        client_queued: 2,
+    }
+}
+
+pub(crate) fn outcomes(count: usize) -> Vec<AttemptReport> {
+    let kinds = [
+        ResultKind::Success,
+        ResultKind::Error,
+        ResultKind::Cancelled,
+        ResultKind::Lost,
+        ResultKind::TimedOut,
+    ];
+    (0..count as u32)
+        .map(|n| AttemptReport {
+            tenant: n % 4,
+            client: n % 8,
+            signature: n,
+            instance: n % 16,
+            attempt: 1 + n % 2,
+            kind: kinds[n as usize % kinds.len()],
+            wait_ms: n * 100,
+            run_ms: 15_000,
+            predicted_ms: (n % 2 == 0).then_some(14_000),
+            load_ms: n % 3 * 3_000,
+        })
+        .collect()
+}
+
+/// One question of each kind about job variant `n`, with `size` instances.
+pub(crate) fn questions(n: u32, size: usize) -> Vec<Question> {
+    let causes =
+        [Cause::Crash, Cause::Lost, Cause::OutOfMemory, Cause::NodeError, Cause::Rejected, Cause::Dispatch];
+    let limits = [Limit::Queue, Limit::Run, Limit::Stall];
+    let failure = Failure {
+        cause: causes[n as usize % causes.len()],
+        instance: n % 16,
+        attempt: 1 + n % 3,
+        ran_ms: 900,
+    };
+    let progress = Progress {
+        elapsed_ms: 60_000,
+        silent_ms: 9_000,
+        nodes_done: 3,
+        node_percent: (n % 2 == 0).then_some(40.0),
+    };
+    vec![
+        Question::Intake { job: job_of(n), load: load() },
+        Question::Reassess { job: job_of(n) },
+        Question::Route { job: job_of(n), candidates: candidates(size) },
+        Question::OnTimeout { job: job_of(n), limit: limits[n as usize % limits.len()], progress },
+        Question::OnFailure { job: job_of(n), failure },
+        Question::Tick { instances: instances(size) },
+        Question::Observe { outcomes: outcomes(size) },
+    ]
+}
