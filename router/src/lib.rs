@@ -2,13 +2,15 @@
 //!
 //! The floors, bottom up; a module imports only from floors below its own (`tests/floors.rs` reads the imports):
 //! - 0, words: [`model`], [`clock`]
-//! - 1, grammar and plumbing: [`config`], [`drain`], [`metrics`], [`tasks`]
-//! - 2, organs: [`policy`]
-//! - 3, brain: [`scheduler`]
+//! - 1, grammar and plumbing: [`comfy`], [`config`], [`metrics`], [`tasks`], [`drain`]
+//! - 2, organs: [`ledger`], [`policy`]
+//! - 3, brain: [`scheduler`], [`relay`]
 
 pub mod clock;
+pub mod comfy;
 pub mod config;
 pub mod drain;
+pub mod ledger;
 pub mod metrics;
 pub mod model;
 pub mod policy;

@@ -2,13 +2,13 @@
 //! happen. Owns the process-wide recorder; never opens a port (admin serves [`Metrics::render`]) and never judges.
 //!
 //! Labels are bounded: enum words, route kinds, instance names, GPU ids and policy versions; the last three through a
-//! [`Bound`], which answers `other` beyond its size. No text of a client, tenant or prompt is ever a label.
+//! bound that answers `other` beyond its size. No text of a client, tenant or prompt is ever a label.
 //! Without [`install`] every function is a no-op, so tests need no recorder.
 
+mod labels;
 mod table;
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use ::metrics::{SharedString, counter, gauge, histogram};
@@ -17,6 +17,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use crate::model::decision::{Fallback, Hook, PolicyVersion};
 use crate::model::id::InstanceId;
 use crate::model::job::{AttemptOutcome, JobClass, JobOutcome};
+use labels::{attempt_label, class_label, flag, gpu_label, instance_label, status_label, version_label};
 use table::Kind;
 
 /// The installed recorder.
@@ -91,88 +92,6 @@ fn started() {
     gauge!(table::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     gauge!(table::START_TIME).set(now.as_secs_f64());
-}
-
-/// The values one label may take: the first `max` distinct ones, then `other`.
-struct Bound {
-    max: usize,
-    seen: RwLock<BTreeSet<Arc<str>>>,
-}
-
-impl Bound {
-    const fn new(max: usize) -> Self {
-        Self { max, seen: RwLock::new(BTreeSet::new()) }
-    }
-
-    fn label(&self, value: &Arc<str>) -> SharedString {
-        if self.seen.read().unwrap_or_else(PoisonError::into_inner).contains(&**value) {
-            return value.clone().into();
-        }
-        let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
-        if seen.len() >= self.max && !seen.contains(&**value) {
-            return "other".into();
-        }
-        seen.insert(value.clone());
-        value.clone().into()
-    }
-}
-
-static INSTANCES: Bound = Bound::new(1024);
-static GPUS: Bound = Bound::new(1024);
-static POLICIES: Bound = Bound::new(64);
-
-fn instance_label(instance: &InstanceId) -> SharedString {
-    INSTANCES.label(&instance.0)
-}
-
-/// `name@digest`, or the name alone where there is no digest.
-fn version_label(version: &PolicyVersion) -> SharedString {
-    POLICIES.label(&version_text(version))
-}
-
-fn version_text(version: &PolicyVersion) -> Arc<str> {
-    if version.digest.is_empty() {
-        return version.name.clone();
-    }
-    format!("{}@{}", version.name, version.digest).into()
-}
-
-fn class_label(class: JobClass) -> &'static str {
-    match class {
-        JobClass::Interactive => "interactive",
-        JobClass::Standard => "standard",
-        JobClass::Batch => "batch",
-    }
-}
-
-fn attempt_label(outcome: &AttemptOutcome) -> &'static str {
-    match outcome {
-        AttemptOutcome::Success => "success",
-        AttemptOutcome::NodeError => "node_error",
-        AttemptOutcome::OutOfMemory => "out_of_memory",
-        AttemptOutcome::Rejected => "rejected",
-        AttemptOutcome::Interrupted => "interrupted",
-        AttemptOutcome::TimedOut => "timed_out",
-        AttemptOutcome::Preempted => "preempted",
-        AttemptOutcome::Crash => "crash",
-        AttemptOutcome::Lost => "lost",
-        AttemptOutcome::Dispatch => "dispatch",
-    }
-}
-
-fn status_label(status: u16) -> &'static str {
-    match status {
-        100..=199 => "1xx",
-        200..=299 => "2xx",
-        300..=399 => "3xx",
-        400..=499 => "4xx",
-        500..=599 => "5xx",
-        _ => "other",
-    }
-}
-
-fn flag(on: bool) -> f64 {
-    f64::from(u8::from(on))
 }
 
 // -- jobs
@@ -287,13 +206,13 @@ pub struct GpuFigures {
 pub fn gpu_info(uuid: &Arc<str>, name: &Arc<str>, index: Option<u32>, source: &'static str) {
     let index = index.map_or(SharedString::from(""), |i| i.to_string().into());
     let name: SharedString = name.clone().into();
-    gauge!(table::GPU_INFO, "gpu" => GPUS.label(uuid), "name" => name, "index" => index, "source" => source)
+    gauge!(table::GPU_INFO, "gpu" => gpu_label(uuid), "name" => name, "index" => index, "source" => source)
         .set(1.0);
 }
 
 pub fn gpu(uuid: &Arc<str>, figures: GpuFigures) {
     let set = |name: &'static str, value: Option<f64>| {
-        gauge!(name, "gpu" => GPUS.label(uuid)).set(value.unwrap_or(f64::NAN));
+        gauge!(name, "gpu" => gpu_label(uuid)).set(value.unwrap_or(f64::NAN));
     };
     set(table::GPU_UTILIZATION, figures.utilization_ratio);
     set(table::GPU_MEMORY_USED, figures.memory_used_bytes.map(|n| n as f64));
@@ -310,7 +229,7 @@ pub fn gpu(uuid: &Arc<str>, figures: GpuFigures) {
 
 /// The instance uses this GPU from now on, or no longer does.
 pub fn instance_gpu(instance: &InstanceId, uuid: &Arc<str>, uses: bool) {
-    gauge!(table::INSTANCE_GPU, "instance" => instance_label(instance), "gpu" => GPUS.label(uuid))
+    gauge!(table::INSTANCE_GPU, "instance" => instance_label(instance), "gpu" => gpu_label(uuid))
         .set(flag(uses));
 }
 
@@ -405,6 +324,8 @@ pub fn ledger_file(bytes: u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     /// What a scrape shows of what `act` did.
@@ -467,13 +388,6 @@ mod tests {
         });
         assert!(text.contains("comfy_router_gpu_utilization_ratio{gpu=\"GPU-1\"} 0.5"), "{text}");
         assert!(text.contains("comfy_router_gpu_power_watts{gpu=\"GPU-1\"} NaN"), "{text}");
-    }
-
-    #[test]
-    fn a_label_beyond_its_bound_is_other() {
-        let bound = Bound::new(2);
-        let label = |value: &str| bound.label(&value.into()).to_string();
-        assert_eq!([label("a"), label("b"), label("c"), label("a")], ["a", "b", "other", "a"]);
     }
 
     #[test]
