@@ -49,6 +49,7 @@ impl Submission {
             outputs,
             targets: self.targets,
             headers,
+            input_kib: 0,
         }
     }
 }
