@@ -3,13 +3,14 @@
 //! The floors, bottom up; a module imports only from floors below its own (`tests/floors.rs` reads the imports):
 //! - 0, words: [`model`], [`clock`]
 //! - 1, grammar and plumbing: [`comfy`], [`config`], [`metrics`], [`tasks`], [`drain`]
-//! - 2, organs: [`ledger`], [`policy`], [`sessions`]
+//! - 2, organs: [`ledger`], [`fleet`], [`policy`], [`sessions`]
 //! - 3, brain: [`scheduler`], [`relay`]
 
 pub mod clock;
 pub mod comfy;
 pub mod config;
 pub mod drain;
+pub mod fleet;
 pub mod ledger;
 pub mod metrics;
 pub mod model;
