@@ -3,7 +3,7 @@
 //! The floors, bottom up; a module imports only from floors below its own (`tests/floors.rs` reads the imports):
 //! - 0, words: [`model`], [`clock`]
 //! - 1, grammar and plumbing: [`config`], [`metrics`], [`tasks`], [`drain`]
-//! - 2, organs: [`ledger`], [`policy`]
+//! - 2, organs: [`ledger`], [`policy`], [`telemetry`]
 //! - 3, brain: [`scheduler`], [`relay`]
 
 pub mod clock;
@@ -15,3 +15,4 @@ pub mod model;
 pub mod policy;
 pub mod scheduler;
 pub mod tasks;
+pub mod telemetry;
