@@ -2,17 +2,20 @@
 //!
 //! The floors, bottom up; a module imports only from floors below its own (`tests/floors.rs` reads the imports):
 //! - 0, words: [`model`], [`clock`]
-//! - 1, grammar and plumbing: [`config`], [`metrics`], [`tasks`], [`drain`]
-//! - 2, organs: [`ledger`], [`policy`], [`telemetry`]
+//! - 1, grammar and plumbing: [`comfy`], [`config`], [`metrics`], [`tasks`], [`drain`]
+//! - 2, organs: [`ledger`], [`fleet`], [`policy`], [`sessions`], [`telemetry`]
 //! - 3, brain: [`scheduler`], [`relay`]
 
 pub mod clock;
+pub mod comfy;
 pub mod config;
 pub mod drain;
+pub mod fleet;
 pub mod ledger;
 pub mod metrics;
 pub mod model;
 pub mod policy;
 pub mod scheduler;
+pub mod sessions;
 pub mod tasks;
 pub mod telemetry;

@@ -18,8 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::clock::Clock;
 use crate::comfy::frame::{Event, Frame, Kind};
-use crate::fleet::{FleetEvent, FleetEventKind};
-use crate::metrics;
+use crate::fleet::{EventKind, FleetEvent};
 use crate::model::id::{InstanceId, JobId, UpstreamId};
 use crate::model::job::{Attempt, Job, JobOutcome};
 use crate::sessions::{self, Message};
@@ -133,7 +132,7 @@ impl Service {
         match command {
             Command::Register { job, attempt } => {
                 let key = attempt.upstream_id.to_string();
-                self.running.insert(key, Running::new(job, attempt, self.clock.now()));
+                self.running.insert(key, Running::new(job, attempt));
             }
             Command::Forget(upstream) => {
                 if let Some(running) = self.running.remove(&upstream.to_string()) {
@@ -155,8 +154,8 @@ impl Service {
     }
 
     async fn event(&mut self, event: FleetEvent) -> Result<(), mpsc::error::SendError<Report>> {
-        let FleetEventKind::Frame(frame) = event.kind else {
-            if matches!(event.kind, FleetEventKind::SocketDown | FleetEventKind::Down { .. }) {
+        let EventKind::Frame(frame) = event.kind else {
+            if matches!(event.kind, EventKind::SocketDown | EventKind::Down { .. }) {
                 self.current.remove(&event.instance);
             }
             return self.reports.send(Report::Fleet(event)).await;

@@ -6,7 +6,10 @@
 mod capacity;
 pub mod config;
 pub mod core;
+mod handle;
 pub mod input;
 mod intern;
 mod learn;
 mod queue;
+
+pub use handle::{Accepted, Handle, QueueView, Stopped, SubmitError};

@@ -28,7 +28,6 @@ pub(super) enum Record {
     Started { job: JobId, attempt: Attempt },
     AttemptEnded { job: JobId, number: u32, outcome: AttemptOutcome, at: WallMs, detail: String },
     Ended(Box<Ended>),
-    Reassessed { job: JobId, priority: Priority, limits: Limits },
     Decision(Box<DecisionRecord>),
     DeleteHistory(Vec<String>),
     ClearHistory,
@@ -63,7 +62,6 @@ impl From<Event> for Record {
                 Self::AttemptEnded { job, number, outcome, at, detail }
             }
             Event::JobEnded { job, outcome, at, history } => Self::ended(job, outcome, at, history),
-            Event::Reassessed { job, priority, limits } => Self::Reassessed { job, priority, limits },
             Event::Decision(record) => Self::Decision(record),
         }
     }
@@ -103,6 +101,7 @@ pub(super) struct Rest<'a> {
     outputs: std::borrow::Cow<'a, [String]>,
     targets: Option<std::borrow::Cow<'a, [String]>>,
     headers: std::borrow::Cow<'a, [(String, String)]>,
+    input_kib: u32,
 }
 
 impl Rest<'_> {
@@ -111,6 +110,7 @@ impl Rest<'_> {
             outputs: body.outputs.as_slice().into(),
             targets: body.targets.as_deref().map(Into::into),
             headers: body.headers.as_slice().into(),
+            input_kib: body.input_kib,
         })
     }
 
@@ -124,6 +124,7 @@ impl Rest<'_> {
             outputs: rest.outputs.into_owned(),
             targets: rest.targets.map(Into::into),
             headers: rest.headers.into_owned(),
+            input_kib: rest.input_kib,
         })
     }
 }

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::error::ApplyError;
 use super::record::{Accepted, Ended, Record, word};
-use crate::model::decision::{DecisionRecord, Limits, Priority};
+use crate::model::decision::DecisionRecord;
 use crate::model::id::JobId;
 use crate::model::job::{Attempt, AttemptOutcome, Number, WallMs};
 
@@ -20,7 +20,6 @@ pub(super) fn apply(conn: &Connection, record: &Record) -> Applied {
             end_attempt(conn, *job, *number, outcome, *at, detail)
         }
         Record::Ended(ended) => end(conn, ended),
-        Record::Reassessed { job, priority, limits } => reassess(conn, *job, *priority, *limits),
         Record::Decision(decision) => decide(conn, decision),
         Record::DeleteHistory(prompt_ids) => prompt_ids.iter().try_for_each(|id| forget(conn, id)),
         Record::ClearHistory => clear_history(conn),
@@ -223,25 +222,6 @@ fn remember_files(conn: &Connection, seq: i64, ended: &Ended) -> Applied {
     Ok(())
 }
 
-fn reassess(conn: &Connection, job: JobId, priority: Priority, limits: Limits) -> Applied {
-    const EVENT: &str = "reassessed";
-    let seq = open_job(conn, EVENT, job)?;
-    conn.prepare_cached(
-        "UPDATE job SET score = ?2, ageing = ?3, queue_ms = ?4, run_ms = ?5, stall_ms = ?6 WHERE seq = ?1",
-    )?
-    .execute(params![
-        seq,
-        priority.score,
-        priority.ageing_per_second,
-        limits.queue_ms,
-        limits.run_ms,
-        limits.stall_ms
-    ])
-    .map_err(ApplyError::of(EVENT, job))?;
-    Ok(())
-}
-
-/// A decision may be about no job, about one that was refused, or come after the end: it is stored in any case.
 fn decide(conn: &Connection, decision: &DecisionRecord) -> Applied {
     conn.prepare_cached(
         "INSERT INTO decision (at, hook, policy, digest, fallback, took_us, said, reason, job, did, instance)

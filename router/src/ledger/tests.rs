@@ -66,6 +66,7 @@ fn job(prompt_id: &str) -> Job {
             secrets: Secrets(vec![("api_key_comfy_org".into(), format!("\"{SECRET}\""))]),
             outputs: vec!["1".into()],
             targets: Some(vec!["1".into()]),
+            input_kib: 3,
             headers: vec![("x-team".into(), "blue".into())],
         }),
         needs: Arc::new(Needs {
@@ -283,18 +284,6 @@ async fn a_refused_commit_takes_none_of_its_neighbours_with_it() {
     let order: Vec<_> = open[1..].iter().map(|o| o.job.prompt_id.clone()).collect();
     let called: Vec<_> = (0..50).filter(|n| *n != 25).map(|n| format!("p{n}")).collect();
     assert_eq!(order, called);
-}
-
-#[tokio::test]
-async fn reassessment_changes_priority_and_limits() {
-    let world = World::new();
-    let job = job("p1");
-    world.ledger.commit(vec![accepted(&job)]).await.expect("commits");
-    let priority = Priority { score: -1.0, ageing_per_second: 0.0 };
-    let limits = Limits { queue_ms: Some(1), run_ms: None, stall_ms: None };
-    world.ledger.commit(vec![Event::Reassessed { job: job.id, priority, limits }]).await.expect("commits");
-    let row = world.ledger.job("p1").await.expect("reads").expect("is there");
-    assert_eq!((row.priority, row.limits), (priority, limits));
 }
 
 #[tokio::test]

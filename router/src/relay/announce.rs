@@ -2,7 +2,6 @@
 //! order, and not before the ledger has it.
 
 use crate::comfy::frame::{self, JobError};
-use crate::metrics;
 use crate::model::job::JobOutcome;
 use crate::sessions::Message;
 

@@ -79,7 +79,7 @@ impl Verdict {
 }
 
 impl Running {
-    pub(super) fn new(job: Arc<Job>, attempt: Attempt, _now: Now) -> Self {
+    pub(super) fn new(job: Arc<Job>, attempt: Attempt) -> Self {
         let loaders = if job.needs.models.is_empty() { HashSet::new() } else { loaders(&job.body.prompt) };
         Self {
             job,

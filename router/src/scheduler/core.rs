@@ -61,6 +61,7 @@ pub struct Core {
     last_housekeeping: Tick,
     housekeeping_open: bool,
     last_feedback: Tick,
+    last_zombie_check: Tick,
     texts: Option<Arc<Vec<InstanceTexts>>>,
 }
 
@@ -207,6 +208,7 @@ impl Core {
             last_housekeeping: now.tick,
             housekeeping_open: false,
             last_feedback: now.tick,
+            last_zombie_check: now.tick,
             texts: None,
         };
         core.restore(restored.open);
@@ -254,6 +256,10 @@ impl Core {
             running.into_iter().map(|e| e.job.clone()).collect(),
             waiting.iter().map(|id| self.jobs[id].job.clone()).collect(),
         )
+    }
+
+    pub fn waiting(&self) -> impl Iterator<Item = &Job> {
+        self.queue.iter().map(|row| &*self.jobs[&row.id].job)
     }
 
     pub fn state(&self, id: JobId) -> Option<JobState> {
@@ -419,6 +425,12 @@ fn job_view(job: &Job, tenant: u32, client: u32) -> JobView {
         run_ms: None,
         texts: JobTexts { body: job.body.clone(), needs: needs.clone() },
     }
+}
+
+/// A job that needs nothing, for tests.
+#[cfg(test)]
+pub(crate) fn plain_job(tenant: &str) -> Job {
+    tests::plain_job(tenant)
 }
 
 fn clamp_ms(ms: u64) -> u32 {

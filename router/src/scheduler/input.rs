@@ -195,6 +195,11 @@ pub enum Action {
         job: Arc<Job>,
         attempt: Attempt,
     },
+    /// Ask the instance whether it still has an attempt that was given up; answer with `ZombieGone` if not.
+    InspectZombie {
+        index: usize,
+        upstream: UpstreamId,
+    },
     /// A finished job is durable: tell its client.
     Announce(Box<Announcement>),
     /// The attempt is over without an end of the job: forget its events.

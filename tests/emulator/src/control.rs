@@ -91,6 +91,11 @@ impl Control {
         self.machine.reset();
     }
 
+    /// Frames that were sent to the open websocket of this sid: a test which has read so many has read all.
+    pub fn frames_sent(&self, sid: &str) -> u64 {
+        self.machine.life().map_or(0, |life| life.hub.frames(sid))
+    }
+
     /// Sids of the open websockets.
     pub fn sockets(&self) -> Vec<String> {
         self.machine.life().map(|life| life.hub.sids()).unwrap_or_default()

@@ -30,6 +30,14 @@ struct State {
 struct Socket {
     outbox: mpsc::UnboundedSender<Message>,
     flags: Value,
+    frames: u64,
+}
+
+impl Socket {
+    fn push(&mut self, message: Message) {
+        self.frames += 1;
+        let _ = self.outbox.send(message);
+    }
 }
 
 impl Hub {
@@ -43,13 +51,14 @@ impl Hub {
         let mut state = self.lock();
         let mut status = status_data(remaining);
         status["sid"] = json!(sid);
-        let _ = outbox.send(text("status", &status));
+        let mut socket = Socket { outbox, flags: json!({}), frames: 0 };
+        socket.push(text("status", &status));
         if let (Some(owner), Some(node)) = (&state.owner, &state.last_node)
             && owner == sid
         {
-            let _ = outbox.send(text("executing", &json!({ "node": node })));
+            socket.push(text("executing", &json!({ "node": node })));
         }
-        state.sockets.insert(sid.into(), Socket { outbox, flags: json!({}) });
+        state.sockets.insert(sid.into(), socket);
         inbox
     }
 
@@ -62,7 +71,7 @@ impl Hub {
         let mut state = self.lock();
         if let Some(socket) = state.sockets.get_mut(sid) {
             socket.flags = flags;
-            let _ = socket.outbox.send(text("feature_flags", reply));
+            socket.push(text("feature_flags", reply));
         }
     }
 
@@ -102,23 +111,22 @@ impl Hub {
         self.drops.subscribe()
     }
 
+    /// Frames ever put on the socket of this sid.
+    pub(crate) fn frames(&self, sid: &str) -> u64 {
+        self.lock().sockets.get(sid).map_or(0, |socket| socket.frames)
+    }
+
     pub(crate) fn sids(&self) -> Vec<String> {
         self.lock().sockets.keys().cloned().collect()
     }
 
     fn push(&self, sid: Option<&str>, message: Message) {
-        let state = self.lock();
+        let mut state = self.lock();
         match sid {
             Some(sid) => {
-                if let Some(socket) = state.sockets.get(sid) {
-                    let _ = socket.outbox.send(message);
-                }
+                state.sockets.get_mut(sid).into_iter().for_each(|socket| socket.push(message.clone()))
             }
-            None => {
-                for socket in state.sockets.values() {
-                    let _ = socket.outbox.send(message.clone());
-                }
-            }
+            None => state.sockets.values_mut().for_each(|socket| socket.push(message.clone())),
         }
     }
 

@@ -199,6 +199,11 @@ impl Life {
         self.machine.gate.pass(point, self.interrupt.raised()).await;
     }
 
+    /// A gate that interrupts do not open.
+    pub(crate) async fn gate_deaf(&self, point: Each) {
+        self.machine.gate.pass(point, pending()).await;
+    }
+
     /// Lets the modelled time of some work pass, with the card busy.
     pub(crate) async fn work(&self, seconds: f64) {
         let _busy = self.busy();

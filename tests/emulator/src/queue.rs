@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 use serde_json::{Map, Number, Value, json};
 use tokio::sync::Notify;
 
-use crate::{config::Flavour, hub::Hub};
+use crate::{config::Flavour, hub::Hub, life::now_ms};
 
 const MAXIMUM_HISTORY: usize = 10_000;
 const SENSITIVE: [&str; 2] = ["auth_token_comfy_org", "api_key_comfy_org"];
@@ -65,6 +65,7 @@ struct State {
     running: Option<Arc<Item>>,
     history: IndexMap<String, Value>,
     counter: i64,
+    last_create_time: u64,
     /// `/free` flags, honoured by the worker between prompts.
     free: Free,
 }
@@ -95,6 +96,13 @@ impl Queue {
         let number = state.counter;
         state.counter += 1;
         if front { -number } else { number }
+    }
+
+    /// Milliseconds; never twice the same, so that lists sorted by it have one order.
+    pub(crate) fn create_time(&self) -> u64 {
+        let mut state = self.lock();
+        state.last_create_time = now_ms().max(state.last_create_time + 1);
+        state.last_create_time
     }
 
     /// False when an equal number and id is already there: Python then fails to compare, after the append.

@@ -59,7 +59,11 @@ pub(crate) async fn serve(life: &App, listener: TcpListener) -> End {
 async fn connection(stream: TcpStream, router: Router) {
     let _ = stream.set_nodelay(true);
     let service = TowerToHyperService::new(router);
-    let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+    let served = http1::Builder::new()
+        .title_case_headers(true)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
+        .await;
     if let Err(error) = served {
         tracing::debug!(%error, "connection ended");
     }

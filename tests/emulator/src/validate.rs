@@ -28,9 +28,9 @@ pub(crate) struct Rejected {
 }
 
 impl Rejected {
-    pub(crate) fn new(kind: &str, message: &str, details: &str) -> Self {
+    pub(crate) fn new(kind: &str, message: &str, details: &str) -> Box<Self> {
         let error = json!({ "type": kind, "message": message, "details": details, "extra_info": {} });
-        Self { error, node_errors: Map::new() }
+        Box::new(Self { error, node_errors: Map::new() })
     }
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn validate(
     dirs: &Dirs,
     prompt: &mut Map<String, Value>,
     targets: Option<&[String]>,
-) -> Result<Accepted, Rejected> {
+) -> Result<Accepted, Box<Rejected>> {
     let outputs = output_nodes(catalogue, prompt, targets)?;
     let mut check =
         Check { catalogue, dirs, prompt, validated: IndexMap::new(), in_progress: HashSet::new() };
@@ -75,8 +75,9 @@ pub(crate) fn validate(
         };
         let details = own_errors.iter().map(line).collect::<Vec<_>>().join("\n");
         let kind = "prompt_outputs_failed_validation";
-        let rejected = Rejected::new(kind, "Prompt outputs failed validation", &details);
-        return Err(Rejected { node_errors, ..rejected });
+        let mut rejected = Rejected::new(kind, "Prompt outputs failed validation", &details);
+        rejected.node_errors = node_errors;
+        return Err(rejected);
     }
     Ok(Accepted { outputs: good, node_errors })
 }
@@ -85,7 +86,7 @@ fn output_nodes(
     catalogue: &Catalogue,
     prompt: &Map<String, Value>,
     targets: Option<&[String]>,
-) -> Result<Vec<String>, Rejected> {
+) -> Result<Vec<String>, Box<Rejected>> {
     let mut outputs = Vec::new();
     for (id, node) in prompt {
         let place = format!("Node ID '#{id}'");
@@ -326,7 +327,11 @@ mod tests {
     use super::*;
     use crate::config::{Config, Flavour};
 
-    fn run(flavour: Flavour, mut prompt: Value, targets: Option<&[String]>) -> Result<Accepted, Rejected> {
+    fn run(
+        flavour: Flavour,
+        mut prompt: Value,
+        targets: Option<&[String]>,
+    ) -> Result<Accepted, Box<Rejected>> {
         let catalogue = Catalogue::new(&Config { flavour, ..Config::default() });
         let dirs = Dirs::open(None).expect("a folder");
         validate(&catalogue, &dirs, prompt.as_object_mut().expect("an object"), targets)

@@ -2,9 +2,10 @@
 
 use crate::clock::Tick;
 use crate::model::decision::{DecisionRecord, Limit, Progress, Question, TimeoutDecision};
-use crate::model::id::JobId;
+use crate::model::id::{JobId, UpstreamId};
 use crate::model::job::JobOutcome;
 
+use super::super::input::Action;
 use super::{Asked, Core, Phase, StopReason, clamp_ms};
 
 /// An extension is at least this long, so that a policy that says "1 ms" does not make the router spin.
@@ -16,6 +17,20 @@ impl Core {
         let running: Vec<JobId> = self.instances.iter().flat_map(|i| i.live.iter().map(|l| l.job)).collect();
         for id in running {
             self.check_running(id);
+        }
+        self.check_zombies();
+    }
+
+    /// Ask now and then whether attempts that were given up still occupy their instances.
+    fn check_zombies(&mut self) {
+        let now = self.now.tick;
+        if now.since(self.last_zombie_check) < self.config.silence_ms {
+            return;
+        }
+        self.last_zombie_check = now;
+        for (index, instance) in self.instances.iter().enumerate().filter(|(_, i)| i.up) {
+            let ask = |upstream: &UpstreamId| Action::InspectZombie { index, upstream: *upstream };
+            self.out.extend(instance.zombies.iter().map(ask));
         }
     }
 

@@ -3,3 +3,5 @@
 mod flows;
 mod invariants;
 mod world;
+
+pub(super) use world::job as plain_job;

@@ -16,6 +16,9 @@ pub enum Each {
     Node,
     /// Before every sampler step.
     Step,
+    /// Inside every node that is not cached: it is running, and as in a real node without a progress bar an
+    /// interrupt is noticed only after it.
+    Inside,
 }
 
 /// The state of the gate. `held` executions wait at it now; `tickets` will pass without waiting.

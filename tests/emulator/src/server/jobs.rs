@@ -22,10 +22,10 @@ pub(super) async fn list(State(life): State<App>, Query(query): Query<Params>) -
         Err(text) => return reply::json_with(StatusCode::BAD_REQUEST, &json!({ "error": text })),
     };
     let mut jobs: Vec<Value> = all(&life).into_iter().filter(|job| wanted.accepts(job)).collect();
-    jobs.sort_by(|a, b| wanted.key(a).total_cmp(&wanted.key(b)));
-    if wanted.descending {
-        jobs.reverse();
-    }
+    jobs.sort_by(|a, b| {
+        let (a, b) = if wanted.descending { (b, a) } else { (a, b) };
+        wanted.key(a).total_cmp(&wanted.key(b))
+    });
     let total = jobs.len();
     let page: Vec<Value> =
         jobs.into_iter().skip(wanted.offset).take(wanted.limit.unwrap_or(usize::MAX)).collect();
@@ -120,11 +120,7 @@ fn all(life: &Life) -> Vec<Value> {
 
 fn waiting(life: &Life) -> Vec<Value> {
     let running = life.queue.running().map(|item| queued(&item, "in_progress"));
-    let mut pending = life.queue.pending();
-    pending.sort_by(|a, b| {
-        a.number.as_f64().partial_cmp(&b.number.as_f64()).unwrap_or(std::cmp::Ordering::Equal)
-    });
-    running.into_iter().chain(pending.iter().map(|item| queued(item, "pending"))).collect()
+    running.into_iter().chain(life.queue.pending().iter().map(|item| queued(item, "pending"))).collect()
 }
 
 fn queued(item: &Item, status: &str) -> Value {

@@ -1,4 +1,5 @@
 //! `POST /prompt` and its counter-part: number, validation, queueing, in the order of the real handler.
+#![expect(clippy::result_large_err, reason = "a refusal is a whole reply, moved once per request")]
 
 use axum::{
     extract::{FromRequest, Request, State},
@@ -15,7 +16,7 @@ use super::{
 use crate::{
     config::Flavour,
     control::{fault::Moment, oracle::inputs_hash},
-    life::{Life, now_ms},
+    life::Life,
     pyjson,
     queue::Item,
     validate::{self, Rejected},
@@ -97,7 +98,7 @@ fn extra_data(life: &Life, body: &Map<String, Value>) -> Result<Map<String, Valu
         extra_data.insert("client_id".into(), client_id.clone());
     }
     if life.machine.config.flavour == Flavour::V0_8_0 {
-        extra_data.insert("create_time".into(), json!(now_ms()));
+        extra_data.insert("create_time".into(), json!(life.queue.create_time()));
     }
     Ok(extra_data)
 }

@@ -171,6 +171,7 @@ impl Execution {
         if self.life.interrupt.consume() {
             return Err(Raised::Interrupted);
         }
+        self.life.gate_deaf(Each::Inside).await;
         let life = Arc::clone(&self.life);
         let class = self.class_of(id).to_owned();
         let output_types =

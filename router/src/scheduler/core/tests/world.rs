@@ -157,7 +157,11 @@ impl World {
                 assert!(self.ended.contains_key(&announcement.job.id), "told before it was durable");
                 self.announced.push(*announcement);
             }
-            Action::Closed(_) | Action::Forget { .. } | Action::Status { .. } | Action::Free { .. } => {}
+            Action::Closed(_)
+            | Action::InspectZombie { .. }
+            | Action::Forget { .. }
+            | Action::Status { .. }
+            | Action::Free { .. } => {}
         }
     }
 
@@ -243,7 +247,7 @@ impl World {
     }
 }
 
-pub(super) fn job(tenant: &str) -> Job {
+pub(in crate::scheduler::core) fn job(tenant: &str) -> Job {
     let id = JobId::mint();
     Job {
         id,
