@@ -5,6 +5,7 @@
 //! - 1, grammar and plumbing: [`comfy`], [`config`], [`metrics`], [`tasks`], [`drain`]
 //! - 2, organs: [`ledger`], [`fleet`], [`policy`], [`telemetry`], [`sessions`]
 //! - 3, brain: [`scheduler`], [`relay`]
+//! - 5, assembly: [`cli`]
 
 pub mod clock;
 pub mod comfy;
@@ -15,6 +16,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod model;
 pub mod policy;
+pub mod relay;
 pub mod scheduler;
 pub mod sessions;
 pub mod tasks;
