@@ -1,7 +1,1 @@
-//! The binary: arguments in, exit code out.
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    comfy_router::cli::run()
-}
+fn main() {}
