@@ -12,6 +12,7 @@ pub mod comfy;
 pub mod config;
 pub mod drain;
 pub mod fleet;
+pub mod front;
 pub mod ledger;
 pub mod metrics;
 pub mod model;
