@@ -5,6 +5,7 @@
 //! - 1, grammar and plumbing: [`comfy`], [`config`], [`metrics`], [`tasks`], [`drain`]
 //! - 2, organs: [`ledger`], [`fleet`], [`policy`], [`telemetry`], [`sessions`]
 //! - 3, brain: [`scheduler`], [`relay`]
+//! - 4, faces: [`front`]
 //! - 5, assembly: [`cli`]
 
 pub mod clock;
