@@ -3,7 +3,7 @@
 //! The floors, bottom up; a module imports only from floors below its own (`tests/floors.rs` reads the imports):
 //! - 0, words: [`model`], [`clock`]
 //! - 1, grammar and plumbing: [`comfy`], [`config`], [`metrics`], [`tasks`], [`drain`]
-//! - 2, organs: [`ledger`], [`fleet`], [`policy`], [`sessions`]
+//! - 2, organs: [`ledger`], [`fleet`], [`policy`], [`telemetry`], [`sessions`]
 //! - 3, brain: [`scheduler`], [`relay`]
 
 pub mod clock;
@@ -18,3 +18,4 @@ pub mod policy;
 pub mod scheduler;
 pub mod sessions;
 pub mod tasks;
+pub mod telemetry;
