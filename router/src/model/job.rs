@@ -65,6 +65,9 @@ pub struct Body {
     pub outputs: Vec<String>,
     /// The client's `partial_execution_targets`.
     pub targets: Option<Vec<String>>,
+    /// KiB of uploaded inputs that the graph names, as far as the router knows them.
+    #[serde(default)]
+    pub input_kib: u32,
     /// Request headers on the operator's allow-list.
     pub headers: Vec<(String, String)>,
 }

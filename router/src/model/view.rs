@@ -105,7 +105,7 @@ pub struct Context {
     /// By tenant index.
     pub tenants: Arc<Vec<(Arc<str>, Totals)>>,
     /// By client index.
-    pub clients: Arc<Vec<Arc<str>>>,
+    pub clients: Arc<Vec<(Arc<str>, Totals)>>,
 }
 
 #[derive(Debug, Clone)]

@@ -144,7 +144,7 @@ pub(crate) fn context(instances: usize) -> Context {
         fleet: Arc::new(fleet.collect()),
         all: Totals { queued: 20, running: 4 },
         tenants: Arc::new((0..4).map(|n| (format!("tenant{n}").into(), totals)).collect()),
-        clients: Arc::new((0..8).map(|n| format!("client{n}").into()).collect()),
+        clients: Arc::new((0..8).map(|n| (format!("client{n}").into(), Totals::default())).collect()),
     }
 }
 

@@ -1,0 +1,38 @@
+# Everything a checkout needs: rustup's cargo, a C compiler (for SQLite), make.
+CARGO ?= cargo
+BIN := target/debug/comfy-router
+WASM := wasm32-unknown-unknown
+
+.PHONY: demo test check bench policies wasm-target clean
+
+## demo: build, then run four emulated instances, the router and a mixed load for about a minute
+demo: wasm-target
+	$(CARGO) build --locked -p comfy-router
+	$(BIN) demo
+
+## test: every test
+test: wasm-target
+	$(CARGO) build --locked --workspace --bins
+	COMFY_ROUTER_BIN=$(CURDIR)/$(BIN) COMFYUI_EMULATOR_BIN=$(CURDIR)/target/debug/comfyui-emulator \
+		$(CARGO) test --locked --workspace
+
+## check: formatting, lints and, where cargo-deny is installed, advisories and licences
+check: wasm-target
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check; \
+		else echo "cargo-deny is not installed: advisories and licences not checked (cargo install cargo-deny)"; fi
+
+## bench: release builds of the benchmarks
+bench: wasm-target
+	$(CARGO) bench --locked -p comfy-router
+
+## policies: the shipped policies as components, into target/policies
+policies: wasm-target
+	$(CARGO) run --locked -p comfy-router-policy-build -- target/policies
+
+wasm-target:
+	@if command -v rustup >/dev/null 2>&1; then rustup target add $(WASM); fi
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,161 @@
+//! The shapes of `/queue` items and `/history` entries.
+//!
+//! Texts are put together, not parsed and written again: a prompt is tens of KiB and is stored as the JSON it was.
+
+use super::json::quote;
+use crate::model::event::History;
+use crate::model::job::{Job, Number};
+
+/// `[number, prompt_id, prompt, extra_data, outputs_to_execute]`
+pub fn queue_item(job: &Job) -> String {
+    let body = &job.body;
+    let mut item = String::with_capacity(body.prompt.len() + body.extra_data.len() + 256);
+    item.push('[');
+    item.push_str(&number(job.number));
+    item.push_str(", ");
+    item.push_str(&quote(&job.prompt_id));
+    item.push_str(", ");
+    item.push_str(&body.prompt);
+    item.push_str(", ");
+    item.push_str(&extra_data(job));
+    item.push_str(", [");
+    for (i, output) in body.outputs.iter().enumerate() {
+        item.push_str(if i == 0 { "" } else { ", " });
+        item.push_str(&quote(output));
+    }
+    item.push_str("]]");
+    item
+}
+
+/// `{prompt, outputs, status, meta}`
+pub fn entry(job: &Job, history: &History) -> String {
+    let or_empty = |text: &str| if text.is_empty() { "{}".to_owned() } else { text.to_owned() };
+    let item = queue_item(job);
+    format!(
+        r#"{{"prompt": {item}, "outputs": {}, "status": {}, "meta": {}}}"#,
+        or_empty(&history.outputs),
+        or_empty(&history.status),
+        or_empty(&history.meta)
+    )
+}
+
+/// `{prompt_id: entry, ...}` in the order given.
+pub fn entries<'a>(rows: impl IntoIterator<Item = (&'a Job, &'a History)>) -> String {
+    let rows: Vec<String> = rows
+        .into_iter()
+        .map(|(job, history)| format!("{}: {}", quote(&job.prompt_id), entry(job, history)))
+        .collect();
+    format!("{{{}}}", rows.join(", "))
+}
+
+/// `{"queue_running": [...], "queue_pending": [...]}`
+pub fn queue<'a>(
+    running: impl IntoIterator<Item = &'a Job>,
+    pending: impl IntoIterator<Item = &'a Job>,
+) -> String {
+    let join = |items: Vec<String>| items.join(", ");
+    let running = join(running.into_iter().map(queue_item).collect());
+    let pending = join(pending.into_iter().map(queue_item).collect());
+    format!(r#"{{"queue_running": [{running}], "queue_pending": [{pending}]}}"#)
+}
+
+/// The client's `extra_data` with what ComfyUI adds to it: whose it is and when it came.
+pub fn extra_data(job: &Job) -> String {
+    let stored = job.body.extra_data.trim();
+    let members = stored.strip_prefix('{').and_then(|s| s.strip_suffix('}')).unwrap_or_default().trim();
+    let mut text = format!("{{{members}");
+    if let Some(client) = &job.client_id {
+        text.push_str(if text.len() > 1 { ", " } else { "" });
+        text.push_str(&format!(r#""client_id": {}"#, quote(client)));
+    }
+    text.push_str(if text.len() > 1 { ", " } else { "" });
+    text.push_str(&format!(r#""create_time": {}}}"#, job.accepted_at));
+    text
+}
+
+/// A counted number is an integer, a given one a float, as Python writes them.
+pub fn number(number: Number) -> String {
+    match number {
+        Number::Counted(counted) => counted.to_string(),
+        Number::Given(given) => serde_json::Value::from(given).to_string(),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::model::id::JobId;
+    use crate::model::job::{Body, JobClass, Needs, Requested};
+
+    pub(crate) fn job(prompt_id: &str, number: Number, extra_data: &str) -> Job {
+        Job {
+            id: JobId::mint(),
+            prompt_id: prompt_id.to_owned(),
+            number,
+            client_id: Some("bbbb".to_owned()),
+            tenant: "default".to_owned(),
+            class: JobClass::Standard,
+            requested: Requested::default(),
+            accepted_at: 1_795_329_855_569,
+            body: Arc::new(Body {
+                prompt: r#"{"3":{"class_type":"SaveImage","inputs":{}}}"#.to_owned(),
+                extra_data: extra_data.to_owned(),
+                outputs: vec!["3".to_owned()],
+                ..Body::default()
+            }),
+            needs: Arc::new(Needs::default()),
+        }
+    }
+
+    pub(crate) fn success() -> History {
+        History {
+            outputs:
+                r#"{"3": {"images": [{"filename": "t_00002_.png", "subfolder": "", "type": "output"}]}}"#
+                    .to_owned(),
+            status: r#"{"status_str": "success", "completed": true, "messages": [
+                ["execution_start", {"prompt_id": "b3", "timestamp": 1795329855574}],
+                ["execution_cached", {"nodes": [], "prompt_id": "b3", "timestamp": 1795329855575}],
+                ["execution_success", {"prompt_id": "b3", "timestamp": 1795329855735}]]}"#
+                .to_owned(),
+            meta: r#"{"3": {"node_id": "3", "display_node": "3", "parent_node": null, "real_node_id": "3"}}"#
+                .to_owned(),
+            ..History::default()
+        }
+    }
+
+    #[test]
+    fn an_item_is_what_comfyui_shows() {
+        let job = job("b3", Number::Counted(2), r#"{"extra_pnginfo": {"workflow": {"id": "w1"}}}"#);
+        let item: Value = serde_json::from_str(&queue_item(&job)).unwrap();
+        assert_eq!(
+            item,
+            json!([2, "b3", {"3": {"class_type": "SaveImage", "inputs": {}}},
+                {"extra_pnginfo": {"workflow": {"id": "w1"}}, "client_id": "bbbb", "create_time": 1_795_329_855_569_u64}, ["3"]])
+        );
+    }
+
+    #[test]
+    fn given_numbers_stay_floats() {
+        assert_eq!(
+            (number(Number::Given(-5.0)), number(Number::Counted(-17))),
+            ("-5.0".into(), "-17".into())
+        );
+    }
+
+    #[test]
+    fn lists_are_whole_json_even_when_parts_are_missing() {
+        let mut bare = job("a \"quoted\" id", Number::Counted(0), "");
+        bare.client_id = None;
+        let text = entries([(&bare, &History::default()), (&bare, &success())]);
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["a \"quoted\" id"]["status"]["status_str"], "success");
+        let queue: Value = serde_json::from_str(&queue([&bare], [&bare, &bare])).unwrap();
+        assert_eq!(queue["queue_pending"].as_array().unwrap().len(), 2);
+        assert_eq!(queue["queue_running"][0][3], json!({"create_time": 1_795_329_855_569_u64}));
+        assert_eq!(entries([]), "{}");
+    }
+}

@@ -1,0 +1,148 @@
+//! JSON as Python writes it.
+//!
+//! Python's `json` reads and writes the bare words `NaN`, `Infinity` and `-Infinity`, which are not JSON. They are read
+//! here as `null`, which is also what a browser's `JSON.stringify` makes of them: kept as they are, one such number in
+//! one prompt would make `/queue` and `/history` unreadable for every browser.
+
+use std::borrow::Cow;
+
+use indexmap::IndexMap;
+use serde_json::value::RawValue;
+
+/// Deeper nesting is refused; `serde_json`'s own limit when it builds values.
+pub const MAX_DEPTH: usize = 127;
+
+/// The members of an object, undecoded, in the order of their first appearance. Of equal keys the last counts, as in
+/// Python.
+pub type Members<'a> = IndexMap<String, &'a RawValue>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum JsonError {
+    #[error("the text is not UTF-8 from byte {0} on")]
+    NotUtf8(usize),
+    #[error("nested deeper than {MAX_DEPTH} levels")]
+    TooDeep,
+    #[error("{0}")]
+    Malformed(#[from] serde_json::Error),
+}
+
+/// Checks encoding and depth and replaces Python's non-numbers. Does not check the grammar: that is the parser's work.
+pub fn text(bytes: &[u8]) -> Result<Cow<'_, str>, JsonError> {
+    let text = std::str::from_utf8(bytes).map_err(|e| JsonError::NotUtf8(e.valid_up_to()))?;
+    let words = scan(text.as_bytes())?;
+    if words.is_empty() {
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut clean = String::with_capacity(text.len());
+    let mut copied = 0;
+    for (start, end) in words {
+        clean.push_str(&text[copied..start]);
+        clean.push_str("null");
+        copied = end;
+    }
+    clean.push_str(&text[copied..]);
+    Ok(Cow::Owned(clean))
+}
+
+/// Parses text of an instance, which may hold Python's non-numbers.
+pub fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
+    Ok(serde_json::from_str(&text(bytes)?)?)
+}
+
+/// An object's members; an error if it is anything but an object.
+pub fn members(raw: &RawValue) -> Result<Members<'_>, serde_json::Error> {
+    serde_json::from_str(raw.get())
+}
+
+/// Where the non-numbers are. One pass, no recursion: the text may be hostile.
+fn scan(bytes: &[u8]) -> Result<Vec<(usize, usize)>, JsonError> {
+    let mut words = Vec::new();
+    let mut depth = 0usize;
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        match byte {
+            b'"' => {
+                at = end_of_string(bytes, at + 1);
+                continue;
+            }
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > MAX_DEPTH {
+                    return Err(JsonError::TooDeep);
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'N' | b'I' | b'-' => {
+                if let Some(word) = ["NaN", "Infinity", "-Infinity"]
+                    .into_iter()
+                    .find(|word| bytes[at..].starts_with(word.as_bytes()))
+                {
+                    words.push((at, at + word.len()));
+                    at += word.len();
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    Ok(words)
+}
+
+/// The index after the closing quote, or the end of the text.
+fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(found) = bytes.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+        at += found;
+        if bytes[at] == b'"' {
+            return at + 1;
+        }
+        at += 2;
+    }
+    bytes.len()
+}
+
+/// A JSON string literal.
+pub fn quote(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn non_numbers_become_null_outside_strings_only() {
+        let given = br#"{"a":NaN,"b":[-Infinity,Infinity,-1],"c":"NaN \" Infinity","d":"\\"}"#;
+        let clean = text(given).unwrap();
+        assert_eq!(clean, r#"{"a":null,"b":[null,null,-1],"c":"NaN \" Infinity","d":"\\"}"#);
+    }
+
+    #[test]
+    fn clean_text_is_not_copied() {
+        assert!(matches!(text(br#"{"a":-1.5}"#).unwrap(), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn hostile_texts_are_refused_without_recursion() {
+        let deep = "[".repeat(200_000);
+        assert!(matches!(text(deep.as_bytes()), Err(JsonError::TooDeep)));
+        assert!(matches!(text(b"{\"a\":\"\xff\"}"), Err(JsonError::NotUtf8(6))));
+        for unclosed in [&b"\""[..], b"\"\\", b"{\"a", b"\"\\\""] {
+            assert!(parse::<serde_json::Value>(unclosed).is_err(), "{unclosed:?}");
+        }
+    }
+
+    #[test]
+    fn the_deepest_text_allowed_can_be_built() {
+        let deep = "[".repeat(MAX_DEPTH) + &"]".repeat(MAX_DEPTH);
+        assert!(parse::<serde_json::Value>(deep.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn of_equal_keys_the_last_counts() {
+        let raw: Box<RawValue> = serde_json::from_str(r#"{"a":1,"b":2,"a":3}"#).unwrap();
+        let members = members(&raw).unwrap();
+        assert_eq!(members["a"].get(), "3");
+        assert_eq!(members.len(), 2);
+    }
+}

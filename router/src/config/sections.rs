@@ -1,0 +1,314 @@
+//! The sections of the file, each with its defaults. A key's doc comment is its reference.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Looked for when no instance is configured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Discover {
+    pub hosts: Vec<String>,
+    /// `first-last`, both tried.
+    pub ports: PortRange,
+    /// How long one port may take to answer.
+    pub timeout_ms: u64,
+}
+
+impl Default for Discover {
+    fn default() -> Self {
+        Self {
+            hosts: vec!["127.0.0.1".into()],
+            ports: PortRange { first: 8188, last: 8199 },
+            timeout_ms: 2_000,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct PortRange {
+    pub first: u16,
+    pub last: u16,
+}
+
+/// How instances are watched.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Fleet {
+    /// Pause between two looks at `/system_stats` and `/queue`.
+    pub poll_ms: u64,
+    pub connect_timeout_ms: u64,
+    /// Patience with an instance that was up. Garbage collection and model loading stop ComfyUI's replies for seconds.
+    pub health_timeout_ms: u64,
+    /// Failed looks in a row after which an instance is down. A refused connection needs no second.
+    pub failures: u32,
+    /// Pause between two pings on an instance's websocket.
+    pub ping_ms: u64,
+    /// Silence after which an instance's websocket counts as dead.
+    pub silence_ms: u64,
+    /// How long an instance may take to answer a posted prompt; it validates before it answers.
+    pub submit_timeout_ms: u64,
+    /// Idle connections kept to each instance.
+    pub idle_connections: usize,
+}
+
+impl Default for Fleet {
+    fn default() -> Self {
+        Self {
+            poll_ms: 3_000,
+            connect_timeout_ms: 5_000,
+            health_timeout_ms: 30_000,
+            failures: 3,
+            ping_ms: 10_000,
+            silence_ms: 20_000,
+            submit_timeout_ms: 60_000,
+            idle_connections: 64,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ledger {
+    /// Directory of everything durable: jobs, history, uploads. Default: `comfy-router` in the user's state directory.
+    pub dir: PathBuf,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Policy {
+    /// A component; watched, so that a new file takes over while jobs run. Absent: the shipped policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// Handed to the policy as JSON; it says itself what it understands.
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    pub settings: serde_json::Map<String, serde_json::Value>,
+    pub limits: PolicyLimits,
+}
+
+/// What one call of a policy may use.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicyLimits {
+    pub deadline_ms: u64,
+    pub memory_mib: u32,
+    pub host_calls: u32,
+    /// Failures in a row after which the policy is replaced by the last good one.
+    pub failures: u32,
+}
+
+impl Default for PolicyLimits {
+    fn default() -> Self {
+        Self { deadline_ms: 5, memory_mib: 64, host_calls: 10_000, failures: 3 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Telemetry {
+    /// Read NVIDIA GPUs through the driver's library, where there is one.
+    pub nvml: bool,
+    pub sample_ms: u64,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self { nvml: true, sample_ms: 500 }
+    }
+}
+
+/// Everything a client can make the router hold is bounded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Jobs waiting, of everybody.
+    pub queue_jobs: usize,
+    /// Jobs waiting, of one tenant.
+    pub tenant_jobs: usize,
+    /// Body of `POST /prompt`.
+    pub prompt_bytes: usize,
+    /// Body of an upload.
+    pub upload_bytes: u64,
+    /// Any other body that the router reads itself.
+    pub body_bytes: usize,
+    pub header_bytes: usize,
+    pub headers: usize,
+    /// How long a client may take to send a request's head.
+    pub header_timeout_ms: u64,
+    pub connections: usize,
+    /// Websocket messages from clients.
+    pub ws_message_bytes: usize,
+    /// Messages waiting for one client; previews and progress give way first.
+    pub ws_queue_messages: usize,
+    pub ws_queue_bytes: usize,
+    /// Uploads kept on disk; the longest unused go first.
+    pub asset_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            queue_jobs: 10_000,
+            tenant_jobs: 1_000,
+            prompt_bytes: 16 << 20,
+            upload_bytes: 100 << 20,
+            body_bytes: 1 << 20,
+            header_bytes: 32 << 10,
+            headers: 100,
+            header_timeout_ms: 10_000,
+            connections: 4_096,
+            ws_message_bytes: 1 << 20,
+            ws_queue_messages: 256,
+            ws_queue_bytes: 8 << 20,
+            asset_bytes: 10 << 30,
+        }
+    }
+}
+
+/// A job's limits in seconds: what holds when the policy gives none, and what it may give at most. 0 is no limit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// Waiting in the queue.
+    pub queue_s: u64,
+    pub queue_max_s: u64,
+    /// Running.
+    pub run_s: u64,
+    pub run_max_s: u64,
+    /// Running without a sign of progress.
+    pub stall_s: u64,
+    pub stall_max_s: u64,
+    /// How long a shutdown waits for running attempts; the rest is taken up again at the next start.
+    pub drain_s: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            queue_s: 0,
+            queue_max_s: 7 * 86_400,
+            run_s: 3_600,
+            run_max_s: 86_400,
+            stall_s: 600,
+            stall_max_s: 7_200,
+            drain_s: 30,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Front {
+    /// Further host names that browsers may reach the router by; its own addresses always may.
+    pub allowed_hosts: Vec<String>,
+    /// Request headers that are kept with a job and shown to policies.
+    pub headers: Vec<String>,
+    /// Who may use the router. Empty: everybody who can reach it, which only a loopback address allows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub api_keys: Vec<ApiKey>,
+}
+
+/// A key and the tenant it stands for. Exactly one of `key`, `key_file` and `key_env`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiKey {
+    /// The tenant's name.
+    pub name: String,
+    /// The key itself; once loaded it is always here, wherever it came from.
+    pub key: Secret,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_env: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    pub format: LogFormat,
+    /// A level, or a filter such as `info,comfy_router::fleet=debug`.
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".into() }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// How files that instances wrote are named to clients.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Outputs {
+    /// Show each file in a subfolder named for its instance: every instance writes a `ComfyUI_00001_.png` of its own.
+    pub by_instance: bool,
+}
+
+impl Default for Outputs {
+    fn default() -> Self {
+        Self { by_instance: true }
+    }
+}
+
+/// Text that is shown to nobody.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[hidden]")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("[hidden]")
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self)
+    }
+}
+
+impl TryFrom<String> for PortRange {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let (first, last) = text.split_once('-').unwrap_or((&text, &text));
+        match (first.trim().parse(), last.trim().parse()) {
+            (Ok(first), Ok(last)) if first >= 1 && first <= last => Ok(Self { first, last }),
+            _ => Err(format!("`{text}` is not a port range; write it as \"8188-8199\"")),
+        }
+    }
+}
+
+impl From<PortRange> for String {
+    fn from(range: PortRange) -> Self {
+        format!("{}-{}", range.first, range.last)
+    }
+}

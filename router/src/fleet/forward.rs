@@ -1,0 +1,148 @@
+//! Passing a client's request on to an instance, and the answer back: streamed both ways, framing and path untouched.
+
+use axum::body::Body;
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use hyper::upgrade::OnUpgrade;
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
+
+use std::io;
+use std::sync::Arc;
+
+use super::conn::{ConnectError, Upgraded};
+use super::pool::{Pool, SendError};
+use crate::tasks::{self, OnError};
+
+/// Why there is no answer to pass back. An answer that breaks off later ends the client's body with an error instead.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    #[error("there is no instance `{0}`")]
+    NoSuchInstance(crate::model::id::InstanceId),
+    #[error("the instance cannot be reached: {0}")]
+    Connect(#[source] ConnectError),
+    #[error("the instance gave no answer: {0}")]
+    Broken(String),
+}
+
+pub(super) async fn forward(
+    pool: &Arc<Pool>,
+    mut request: Request<Body>,
+) -> Result<Response<Body>, ForwardError> {
+    let tunnel = wants_websocket(&request).then(|| hyper::upgrade::on(&mut request));
+    let request = upstream(request, pool.host(), tunnel.is_some());
+    match tunnel {
+        None => Ok(downstream(pool.send(request).await?.map(Body::new), false)),
+        Some(client) => upgrade(pool, request, client).await,
+    }
+}
+
+/// A websocket goes over a connection of its own; bytes are passed only after the instance has agreed.
+async fn upgrade(
+    pool: &Arc<Pool>,
+    request: Request<Body>,
+    client: OnUpgrade,
+) -> Result<Response<Body>, ForwardError> {
+    let mut conn = pool.fresh().await.map_err(ForwardError::Connect)?;
+    let answer = conn.exchange(request).await.map_err(|error| ForwardError::Broken(error.to_string()))?;
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(downstream(pool.answer(Box::new(conn), answer).await.map(Body::new), false));
+    }
+    tasks::spawn("tunnel", OnError::Log, async move {
+        let instance = conn.upgrade().await;
+        if let Err(error) = tunnel(client, instance).await {
+            tracing::debug!(error = %error, "tunnel ended");
+        }
+    });
+    Ok(downstream(answer.map(|_| Body::empty()), true))
+}
+
+async fn tunnel(client: OnUpgrade, instance: Upgraded) -> io::Result<()> {
+    let Upgraded { mut stream, early } = instance;
+    let mut client = TokioIo::new(client.await.map_err(io::Error::other)?);
+    client.write_all(&early).await?;
+    tokio::io::copy_bidirectional(&mut client, &mut stream).await.map(|_| ())
+}
+
+fn upstream(request: Request<Body>, host: &HeaderValue, websocket: bool) -> Request<Body> {
+    let (mut head, body) = request.into_parts();
+    // Origin form, byte for byte as the client encoded it: `workflows%2Fa.json` is one segment.
+    if let Some(path) = head.uri.path_and_query() {
+        head.uri = Uri::from(path.clone());
+    }
+    head.version = Version::HTTP_11;
+    strip_hop_by_hop(&mut head.headers, websocket);
+    // ComfyUI compares Origin with Host and refuses what its own page did not send; the front has made that check.
+    for name in [ORIGIN, EXPECT, SEC_FETCH_DEST, SEC_FETCH_MODE, SEC_FETCH_SITE, SEC_FETCH_USER] {
+        head.headers.remove(name);
+    }
+    head.headers.insert(HOST, host.clone());
+    Request::from_parts(head, body)
+}
+
+fn downstream(mut response: Response<Body>, websocket: bool) -> Response<Body> {
+    strip_hop_by_hop(response.headers_mut(), websocket);
+    response
+}
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const SEC_FETCH_USER: HeaderName = HeaderName::from_static("sec-fetch-user");
+
+/// Removes what speaks of one connection only (RFC 9110, 7.6.1). Of an upgrade, only a websocket's is kept: passing on
+/// `h2c` would open a second protocol behind the front's back.
+fn strip_hop_by_hop(headers: &mut HeaderMap, websocket: bool) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        // A client must not be able to remove the headers that the request is framed and addressed by.
+        .filter(|name| *name != CONTENT_LENGTH && *name != HOST)
+        .collect();
+    for name in named.into_iter().chain([
+        CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ]) {
+        headers.remove(name);
+    }
+    if websocket {
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    }
+}
+
+fn wants_websocket(request: &Request<Body>) -> bool {
+    let says = |name: HeaderName, word: &str| {
+        let values = request.headers().get_all(name);
+        values
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .any(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word)))
+    };
+    request.method() == Method::GET
+        && request.headers().contains_key(UPGRADE)
+        && says(UPGRADE, "websocket")
+        && says(CONNECTION, "upgrade")
+}
+
+impl From<SendError> for ForwardError {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Connect(error) => Self::Connect(error),
+            SendError::Unsent(what) | SendError::Lost(what) => Self::Broken(what),
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The websocket to one instance, as a sequence of [`LinkEvent`]s. Connects again by itself, each time under a fresh sid.
+//!
+//! A fresh one because ComfyUI forgets a sid when the *older* of two connections ends, and the newer then stays silent.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio::time::{Interval, MissedTickBehavior, Sleep};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{self, Message};
+use uuid::Uuid;
+
+use super::calls;
+use super::conn;
+use super::pool::Pool;
+use crate::comfy::frame::Frame;
+use crate::config;
+
+/// Results of `SaveImageWebsocket` are whole PNG files in one message.
+const MAX_MESSAGE: usize = 64 << 20;
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Previews then name their prompt. ComfyUI reads this from a connection's first message only.
+const FEATURE_FLAGS: &str = r#"{"type":"feature_flags","data":{"supports_preview_metadata":true}}"#;
+
+#[derive(Debug)]
+pub(super) enum LinkEvent {
+    Up {
+        sid: Arc<str>,
+        /// The instance no longer knows a prompt that it had: it is another process than before.
+        restarted: bool,
+    },
+    Down {
+        reason: String,
+    },
+    Frame {
+        frame: Frame,
+        bytes: usize,
+    },
+}
+
+#[derive(Debug, thiserror::Error)]
+enum LinkError {
+    #[error("{0}")]
+    Connect(#[from] conn::ConnectError),
+    #[error("{0}")]
+    Handshake(#[from] tungstenite::Error),
+    #[error("no handshake within {0:?}")]
+    Timeout(Duration),
+}
+
+pub(super) struct Link {
+    pool: Arc<Pool>,
+    config: config::Fleet,
+    state: State,
+    attempts: u32,
+}
+
+enum State {
+    Off,
+    Pausing(Pin<Box<Sleep>>),
+    Connecting(BoxFuture<'static, Result<Opened, LinkError>>),
+    Open(Box<Open>),
+}
+
+struct Opened {
+    socket: WebSocketStream<TcpStream>,
+    sid: Arc<str>,
+    restarted: bool,
+}
+
+struct Open {
+    socket: WebSocketStream<TcpStream>,
+    pings: Interval,
+    heard: Instant,
+}
+
+impl Link {
+    pub(super) fn new(pool: Arc<Pool>, config: config::Fleet) -> Self {
+        Self { pool, config, state: State::Off, attempts: 0 }
+    }
+
+    /// Connects, if it is off.
+    pub(super) fn start(&mut self) {
+        if matches!(self.state, State::Off) {
+            self.attempts = 0;
+            self.connect(None);
+        }
+    }
+
+    /// Drops the connection. True if it was up.
+    pub(super) fn stop(&mut self) -> bool {
+        matches!(std::mem::replace(&mut self.state, State::Off), State::Open(_))
+    }
+
+    /// The next thing that happens; never, while it is off. Nothing is lost when the wait is given up. `witness` is a prompt
+    /// that the instance has taken: if it is unknown after a reconnect, so is everything else.
+    pub(super) async fn next(&mut self, witness: impl Fn() -> Option<String>) -> LinkEvent {
+        loop {
+            match &mut self.state {
+                State::Off => std::future::pending().await,
+                State::Pausing(pause) => {
+                    pause.await;
+                    self.connect(witness());
+                }
+                State::Connecting(opening) => match opening.await {
+                    Ok(opened) => return self.opened(opened),
+                    Err(error) => self.pause(&error.to_string()),
+                },
+                State::Open(open) => match open.next(&self.config).await {
+                    Ok(Some((frame, bytes))) => return LinkEvent::Frame { frame, bytes },
+                    Ok(None) => {}
+                    Err(reason) => {
+                        self.attempts = 0;
+                        self.pause(&reason);
+                        return LinkEvent::Down { reason };
+                    }
+                },
+            }
+        }
+    }
+
+    fn connect(&mut self, witness: Option<String>) {
+        let opening = open(self.pool.clone(), self.config.clone(), witness);
+        self.state = State::Connecting(Box::pin(opening));
+    }
+
+    fn opened(&mut self, opened: Opened) -> LinkEvent {
+        let Opened { socket, sid, restarted } = opened;
+        let every = Duration::from_millis(self.config.ping_ms);
+        let mut pings = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.attempts = 0;
+        self.state = State::Open(Box::new(Open { socket, pings, heard: Instant::now() }));
+        LinkEvent::Up { sid, restarted }
+    }
+
+    fn pause(&mut self, reason: &str) {
+        let pause = pause_before(self.attempts, Uuid::new_v4().as_u128() as u32);
+        tracing::debug!(instance_url = %self.pool.url(), error = reason, ?pause, "no websocket");
+        self.attempts = self.attempts.saturating_add(1);
+        self.state = State::Pausing(Box::pin(tokio::time::sleep(pause)));
+    }
+}
+
+impl Open {
+    /// A frame, or nothing of interest, or why the connection is over.
+    async fn next(&mut self, config: &config::Fleet) -> Result<Option<(Frame, usize)>, String> {
+        let message = tokio::select! {
+            message = self.socket.next() => message,
+            _ = self.pings.tick() => return self.ping(Duration::from_millis(config.silence_ms)).await,
+        };
+        self.heard = Instant::now();
+        match message {
+            None => Err("the instance closed the websocket".into()),
+            Some(Err(error)) => Err(error.to_string()),
+            Some(Ok(Message::Text(text))) => {
+                let bytes = text.len();
+                Ok(Frame::text(text).map(|frame| (frame, bytes)))
+            }
+            Some(Ok(Message::Binary(binary))) => {
+                let bytes = binary.len();
+                Ok(Some((Frame::binary(binary), bytes)))
+            }
+            Some(Ok(_)) => Ok(None),
+        }
+    }
+
+    async fn ping(&mut self, silence: Duration) -> Result<Option<(Frame, usize)>, String> {
+        let silent = self.heard.elapsed();
+        if silent >= silence {
+            return Err(format!("no sign of life for {} ms", silent.as_millis()));
+        }
+        self.socket.send(Message::Ping(bytes::Bytes::new())).await.map_err(|error| error.to_string())?;
+        Ok(None)
+    }
+}
+
+async fn open(pool: Arc<Pool>, config: config::Fleet, witness: Option<String>) -> Result<Opened, LinkError> {
+    let patience = Duration::from_millis(config.health_timeout_ms);
+    let opening = async {
+        let sid: Arc<str> = Uuid::new_v4().simple().to_string().into();
+        let stream = conn::connect(pool.url(), Duration::from_millis(config.connect_timeout_ms)).await?;
+        let url = format!("ws://{}/ws?clientId={sid}", pool.url().authority());
+        let limits =
+            WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
+        let (mut socket, _) = tokio_tungstenite::client_async_with_config(url, stream, Some(limits)).await?;
+        socket.send(Message::text(FEATURE_FLAGS)).await?;
+        // Frames that arrive meanwhile wait in the socket.
+        let restarted = match witness {
+            Some(id) => !knows(&pool, &id, patience).await,
+            None => false,
+        };
+        Ok(Opened { socket, sid, restarted })
+    };
+    tokio::time::timeout(patience, opening).await.map_err(|_| LinkError::Timeout(patience))?
+}
+
+/// Is the prompt in the instance's queue or history? In doubt, yes: a false alarm would end attempts that still run.
+async fn knows(pool: &Arc<Pool>, id: &str, patience: Duration) -> bool {
+    // The queue first: between two looks, a prompt moves from the queue to the history and never back.
+    match calls::queue(pool, patience).await {
+        Ok(queue) if queue.running.iter().chain(&queue.pending).any(|known| known == id) => return true,
+        Ok(_) => {}
+        Err(_) => return true,
+    }
+    !matches!(calls::history(pool, id, patience).await, Ok(None))
+}
+
+/// Doubles from 0.1 to 5 s, less up to a quarter, so that many routers do not come back at once.
+fn pause_before(attempt: u32, random: u32) -> Duration {
+    let pause = FIRST_PAUSE.saturating_mul(1 << attempt.min(10)).min(LONGEST_PAUSE);
+    pause - pause.mul_f64(0.25 * f64::from(random) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_five_seconds_and_differ() {
+        assert_eq!(pause_before(0, 0), Duration::from_millis(100));
+        assert_eq!(pause_before(0, u32::MAX), Duration::from_millis(75));
+        assert_eq!(pause_before(3, 0), Duration::from_millis(800));
+        for attempt in 6..40 {
+            let pause = pause_before(attempt, u32::MAX / 2);
+            assert!(pause > Duration::from_secs(4) && pause <= LONGEST_PAUSE, "{attempt}: {pause:?}");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The connections to one instance, and the answers that come over them.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use bytes::Bytes;
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use hyper::header::HeaderValue;
+use hyper::{Method, Request, Response};
+
+use super::conn::{Conn, ConnectError, ExchangeError};
+use crate::config::Url;
+
+/// aiohttp closes a connection after 75 s of silence; one that is older than this is not worth the risk.
+const MAX_IDLE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// Nothing of the request was sent.
+    #[error("{0}")]
+    Unsent(String),
+    /// The instance may have received it.
+    #[error("{0}")]
+    Lost(String),
+}
+
+pub(super) struct Pool {
+    url: Url,
+    host: HeaderValue,
+    patience: Duration,
+    keep: usize,
+    /// The last used is on top: the others grow old and go.
+    idle: Mutex<Vec<Idle>>,
+}
+
+struct Idle {
+    conn: Box<Conn>,
+    since: Instant,
+}
+
+/// The body of an answer. It owns the connection until it ends, and then gives it back.
+pub(super) struct Answer {
+    body: Incoming,
+    conn: Option<Box<Conn>>,
+    pool: Arc<Pool>,
+}
+
+impl Pool {
+    pub(super) fn new(url: Url, patience: Duration, keep: usize) -> Self {
+        // A URL's authority was parsed as one, so it is always a good header.
+        let host =
+            HeaderValue::try_from(url.authority()).unwrap_or_else(|_| HeaderValue::from_static("localhost"));
+        Self { url, host, patience, keep, idle: Mutex::default() }
+    }
+
+    pub(super) fn url(&self) -> &Url {
+        &self.url
+    }
+
+    pub(super) fn host(&self) -> &HeaderValue {
+        &self.host
+    }
+
+    /// A connection of its own, which is not given back.
+    pub(super) async fn fresh(&self) -> Result<Conn, ConnectError> {
+        Conn::open(&self.url, self.patience).await
+    }
+
+    /// Sends a request over a kept or a new connection. An idle connection that turns out to be dead is replaced, as long as
+    /// nothing was sent or sending it twice does no harm.
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        request: Request<Body>,
+    ) -> Result<Response<Answer>, SendError> {
+        let again = repeatable(&request);
+        let Some(conn) = self.take().await else { return self.send_fresh(request).await };
+        match self.exchange(conn, request).await {
+            Ok(response) => Ok(response),
+            Err(ExchangeError { request: Some(request), unsent: true, .. }) => {
+                self.send_fresh(*request).await
+            }
+            Err(error) => match again {
+                Some(copy) => self.send_fresh(copy).await,
+                None => Err(error.into()),
+            },
+        }
+    }
+
+    async fn send_fresh(self: &Arc<Self>, request: Request<Body>) -> Result<Response<Answer>, SendError> {
+        let conn = Box::new(self.fresh().await?);
+        Ok(self.exchange(conn, request).await?)
+    }
+
+    async fn exchange(
+        self: &Arc<Self>,
+        mut conn: Box<Conn>,
+        request: Request<Body>,
+    ) -> Result<Response<Answer>, ExchangeError> {
+        let response = conn.exchange(request).await?;
+        Ok(self.answer(conn, response).await)
+    }
+
+    /// Ties an answer to the connection that it is still being read from.
+    pub(super) async fn answer(
+        self: &Arc<Self>,
+        conn: Box<Conn>,
+        response: Response<Incoming>,
+    ) -> Response<Answer> {
+        let (head, body) = response.into_parts();
+        let mut answer = Answer { body, conn: Some(conn), pool: self.clone() };
+        if answer.body.is_end_stream() {
+            std::future::poll_fn(|cx| Poll::Ready(answer.give_back(cx))).await;
+        }
+        Response::from_parts(head, answer)
+    }
+
+    /// A kept connection that the instance has not closed, as far as the kernel knows.
+    async fn take(&self) -> Option<Box<Conn>> {
+        loop {
+            let top = self.lock().pop();
+            let Idle { mut conn, since } = top?;
+            if since.elapsed() < MAX_IDLE && std::future::poll_fn(|cx| Poll::Ready(conn.is_free(cx))).await {
+                return Some(conn);
+            }
+        }
+    }
+
+    /// Closes what is dead or old. Nobody polls idle connections, so nobody else would notice.
+    pub(super) fn sweep(&self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.lock().retain_mut(|idle| idle.since.elapsed() < MAX_IDLE && idle.conn.is_free(&mut cx));
+    }
+
+    /// Closes all idle connections.
+    pub(super) fn clear(&self) {
+        self.lock().clear();
+    }
+
+    fn keep(&self, conn: Box<Conn>) {
+        let mut idle = self.lock();
+        if idle.len() < self.keep {
+            idle.push(Idle { conn, since: Instant::now() });
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Answer {
+    fn give_back(&mut self, cx: &mut Context<'_>) {
+        if let Some(mut conn) = self.conn.take()
+            && conn.drive(cx)
+        {
+            self.pool.keep(conn);
+        }
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        // Asking first tells the connection that the body is wanted; driving it then fetches what has arrived.
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            return Poll::Ready(frame);
+        }
+        if let Some(conn) = &mut self.conn {
+            conn.drive(cx);
+        }
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = self.poll_body(cx);
+        match &polled {
+            Poll::Ready(Some(Err(_))) => self.conn = None,
+            Poll::Ready(None) => self.give_back(cx),
+            // Whoever reads a body of known length does not ask again after the last of it.
+            Poll::Ready(Some(Ok(_))) if self.body.is_end_stream() => self.give_back(cx),
+            _ => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A copy of a request that may be sent twice: it changes nothing and has no body.
+fn repeatable(request: &Request<Body>) -> Option<Request<Body>> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut copy = Request::new(Body::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
+impl From<ExchangeError> for SendError {
+    fn from(error: ExchangeError) -> Self {
+        match error.unsent {
+            true => Self::Unsent(error.to_string()),
+            false => Self::Lost(error.to_string()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("url", &self.url).finish_non_exhaustive()
+    }
+}

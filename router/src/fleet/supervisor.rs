@@ -1,0 +1,293 @@
+//! Watches one instance: looks at it by HTTP every few seconds, listens on its websocket, and tells what changes, in order.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::board::Board;
+use super::calls::{self, CallError, QueueSnapshot};
+use super::link::{Link, LinkEvent};
+use super::member::Member;
+use super::stats::{self, Stats};
+use super::{EventKind, FleetEvent, InstanceInfo, State};
+use crate::comfy::Catalogue;
+use crate::comfy::frame::{Event, Frame, Kind};
+use crate::{config, metrics};
+
+pub(super) struct Supervisor {
+    member: Arc<Member>,
+    board: Arc<Board>,
+    config: config::Fleet,
+    events: mpsc::Sender<FleetEvent>,
+    link: Link,
+    failures: u32,
+    /// Websockets it has had since it came up.
+    sockets: u32,
+    dropped: u64,
+}
+
+/// The relay is gone, and with it the reason to watch.
+struct Unheard;
+
+/// One look at an instance.
+struct Look {
+    raw: Bytes,
+    stats: Stats,
+    queue: QueueSnapshot,
+    catalogue: Option<Catalogue>,
+}
+
+type Looking = Pin<Box<dyn Future<Output = Result<Look, LookError>> + Send>>;
+
+#[derive(Debug, thiserror::Error)]
+enum LookError {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error("{path} is not the answer of a ComfyUI: {what}")]
+    Foreign { path: &'static str, what: String },
+}
+
+impl Supervisor {
+    pub(super) fn new(
+        member: Arc<Member>,
+        board: Arc<Board>,
+        config: config::Fleet,
+        events: mpsc::Sender<FleetEvent>,
+    ) -> Self {
+        let link = Link::new(member.pool().clone(), config.clone());
+        Self { member, board, config, events, link, failures: 0, sockets: 0, dropped: 0 }
+    }
+
+    pub(super) async fn run(mut self) {
+        let member = self.member.clone();
+        let mut looking = self.look(Duration::ZERO);
+        loop {
+            let heard = tokio::select! {
+                event = self.link.next(|| member.witness()) => self.on_link(event).await,
+                look = &mut looking => {
+                    let heard = self.on_look(look).await;
+                    looking = self.look(self.pause());
+                    heard
+                }
+                () = self.events.closed() => Err(Unheard),
+            };
+            if heard.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// An instance that is down is asked more often: it costs it nothing, and jobs wait for it.
+    fn pause(&self) -> Duration {
+        let poll = Duration::from_millis(self.config.poll_ms);
+        if self.is_up() { poll } else { poll.min(Duration::from_secs(1)) }
+    }
+
+    fn look(&self, pause: Duration) -> Looking {
+        let (member, up) = (self.member.clone(), self.is_up());
+        let patience = Duration::from_millis(self.config.health_timeout_ms);
+        Box::pin(async move {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = member.hurried() => {}
+            }
+            member.pool().sweep();
+            look(&member, member.take_stale() || !up, patience).await
+        })
+    }
+
+    async fn on_look(&mut self, look: Result<Look, LookError>) -> Result<(), Unheard> {
+        let look = match look {
+            Ok(look) => look,
+            Err(error) => return self.on_failure(&error).await,
+        };
+        self.failures = 0;
+        let restarted = self.member.take_restarted();
+        let before = self.board.get(self.member.index());
+        let info = self.post(look);
+        if !self.is_up() {
+            return self.up(false).await;
+        }
+        if restarted {
+            if self.link.stop() {
+                self.socket_down().await?;
+            }
+            return self.reborn().await;
+        }
+        match (before, info) {
+            (Some(before), Some(info)) if differs(&before, &info) => self.emit(EventKind::Info(info)).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts what was seen on the board.
+    fn post(&self, look: Look) -> Option<InstanceInfo> {
+        let foreign = self.member.foreign(&look.queue);
+        let catalogue = look.catalogue.map(Arc::new);
+        let version: Option<Arc<str>> = look.stats.version.map(Into::into);
+        let devices = Arc::new(look.stats.devices);
+        self.board.update(self.member.index(), |info| {
+            info.version.clone_from(&version);
+            info.devices = devices.clone();
+            info.foreign = foreign;
+            info.system_stats = look.raw.clone();
+            if let Some(catalogue) = &catalogue {
+                info.catalogue = catalogue.clone();
+            }
+        })
+    }
+
+    async fn on_failure(&mut self, error: &LookError) -> Result<(), Unheard> {
+        self.failures = self.failures.saturating_add(1);
+        let certain = matches!(error, LookError::Call(error) if error.is_refused());
+        if certain || !self.is_up() || self.failures >= self.config.failures {
+            return self.down(&error.to_string()).await;
+        }
+        let (instance, failures) = (self.member.id(), self.failures);
+        tracing::info!(%instance, %error, failures, of = self.config.failures, "instance did not answer");
+        Ok(())
+    }
+
+    async fn on_link(&mut self, event: LinkEvent) -> Result<(), Unheard> {
+        match event {
+            LinkEvent::Frame { frame, bytes } => {
+                metrics::instance_frame(self.member.id(), bytes);
+                self.pass(frame).await
+            }
+            LinkEvent::Up { sid, restarted } => {
+                if restarted {
+                    self.reborn().await?;
+                } else if self.sockets > 0 {
+                    // Perhaps a restart without a witness; what it can do may have changed.
+                    self.member.refresh();
+                }
+                self.sockets += 1;
+                self.member.set_sid(Some(sid.clone()));
+                tracing::debug!(instance = %self.member.id(), %sid, "websocket to instance is up");
+                self.emit(EventKind::SocketUp { sid }).await
+            }
+            LinkEvent::Down { reason } => {
+                tracing::info!(instance = %self.member.id(), error = reason, "websocket to instance is lost");
+                self.member.hurry();
+                self.socket_down().await
+            }
+        }
+    }
+
+    /// The instance is another process than a moment ago, though no look at it failed.
+    async fn reborn(&mut self) -> Result<(), Unheard> {
+        let reason: Arc<str> = "it was restarted".into();
+        tracing::warn!(instance = %self.member.id(), "instance was restarted, what it held is gone");
+        self.emit(EventKind::Down { reason }).await?;
+        self.member.refresh();
+        self.up(true).await
+    }
+
+    async fn up(&mut self, again: bool) -> Result<(), Unheard> {
+        self.member.forget();
+        self.sockets = 0;
+        let info = self.board.update(self.member.index(), |info| {
+            info.state = State::Up;
+            info.epoch += 1;
+        });
+        let Some(info) = info else { return Ok(()) };
+        let device = info.devices.first().map_or("none", |device| device.name.as_str());
+        let (version, classes) = (info.version.as_deref().unwrap_or("unknown"), info.catalogue.len());
+        tracing::info!(instance = %info.id, url = %info.url, version, device, classes, "{}", if again { "instance is up again" } else { "instance is up" });
+        self.emit(EventKind::Up(info)).await?;
+        self.link.start();
+        Ok(())
+    }
+
+    async fn down(&mut self, reason: &str) -> Result<(), Unheard> {
+        let before = self.board.get(self.member.index()).map(|info| info.state);
+        let reason: Arc<str> = reason.into();
+        let down = State::Down { reason: reason.clone() };
+        let info = self.board.update(self.member.index(), |info| info.state = down.clone());
+        if matches!(before, Some(State::Down { .. })) {
+            return Ok(());
+        }
+        if let Some(info) = info {
+            tracing::warn!(
+                instance = %info.id, url = %info.url, error = %reason,
+                "instance is down, start ComfyUI there or take it out of the configuration"
+            );
+        }
+        self.member.pool().clear();
+        if self.link.stop() {
+            self.socket_down().await?;
+        }
+        self.emit(EventKind::Down { reason }).await
+    }
+
+    async fn socket_down(&mut self) -> Result<(), Unheard> {
+        self.member.set_sid(None);
+        self.emit(EventKind::SocketDown).await
+    }
+
+    /// A frame, in its turn. Progress that cannot wait is dropped: the next one says more, and an instance whose socket is
+    /// not read stops sending to everybody.
+    async fn pass(&mut self, frame: Frame) -> Result<(), Unheard> {
+        let droppable =
+            matches!(&frame, Frame::Event(Event { kind: Kind::Progress { .. } | Kind::ProgressState, .. }));
+        let event = self.event(EventKind::Frame(frame));
+        let event = match self.events.try_send(event) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Closed(_)) => return Err(Unheard),
+            Err(TrySendError::Full(_)) if droppable => {
+                self.dropped += 1;
+                if self.dropped.is_power_of_two() {
+                    let (instance, dropped) = (self.member.id(), self.dropped);
+                    tracing::warn!(%instance, dropped, "progress is dropped, the router is behind");
+                }
+                return Ok(());
+            }
+            Err(TrySendError::Full(event)) => event,
+        };
+        self.events.send(event).await.map_err(|_| Unheard)
+    }
+
+    async fn emit(&mut self, kind: EventKind) -> Result<(), Unheard> {
+        self.events.send(self.event(kind)).await.map_err(|_| Unheard)
+    }
+
+    fn event(&self, kind: EventKind) -> FleetEvent {
+        FleetEvent { instance: self.member.id().clone(), kind }
+    }
+
+    fn is_up(&self) -> bool {
+        self.board.get(self.member.index()).is_some_and(|info| info.is_up())
+    }
+}
+
+/// The queue after the figures: an answer of `/system_stats` proves that the instance lives.
+async fn look(member: &Member, want_catalogue: bool, patience: Duration) -> Result<Look, LookError> {
+    let pool = member.pool();
+    let raw = calls::get(pool, "/system_stats", patience).await?;
+    let stats = stats::parse(&raw).map_err(|what| LookError::Foreign { path: "/system_stats", what })?;
+    let queue = calls::queue(pool, patience).await?;
+    let catalogue = match want_catalogue {
+        true => Some(catalogue(calls::get(pool, "/object_info", patience).await?).await?),
+        false => None,
+    };
+    Ok(Look { raw, stats, queue, catalogue })
+}
+
+/// Several MB on real installs, so it is parsed away from the runtime's threads.
+async fn catalogue(raw: Bytes) -> Result<Catalogue, LookError> {
+    let parsed =
+        tokio::task::spawn_blocking(|| Catalogue::parse(raw).map_err(|error| error.to_string())).await;
+    let foreign = |what| LookError::Foreign { path: "/object_info", what };
+    parsed.unwrap_or_else(|error| Err(error.to_string())).map_err(foreign)
+}
+
+fn differs(before: &InstanceInfo, after: &InstanceInfo) -> bool {
+    before.foreign != after.foreign
+        || before.devices != after.devices
+        || before.version != after.version
+        || !Arc::ptr_eq(&before.catalogue, &after.catalogue)
+}

@@ -1,0 +1,299 @@
+//! The durable record of jobs, attempts, decisions and history, in one SQLite file.
+//!
+//! Owns the file and the one thread that writes it. A commit is acknowledged when the disk has it (write-ahead log,
+//! `synchronous=FULL`); commits that wait while the disk syncs share the next transaction. Reads have connections of
+//! their own and wait for nobody. It never decides anything, keeps no secret ([`Secrets`](crate::model::job::Secrets)
+//! are not stored) and takes no time of its own: the events carry theirs. It refuses events that contradict what is
+//! recorded, see [`LedgerError::Refused`].
+//!
+//! The scheduler commits; front and admin read. What a caller may rely on:
+//! - Commits of one caller are stored in the order of its calls, each whole or not at all.
+//! - After `Ok` the events survive `kill -9` and power failure. After an error, or without an answer, they may or may
+//!   not be there, except that [`LedgerError::Refused`] and [`LedgerError::Full`] mean that they are not.
+//! - A failed sync is never retried as if it could succeed: after [`LedgerError::Io`] everything is refused until
+//!   [`Handle::reopen`], which writes the whole log to the database file anew before it accepts anything.
+
+mod error;
+mod read;
+mod readers;
+mod record;
+mod rows;
+mod schema;
+mod store;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{oneshot, watch};
+
+use crate::metrics;
+use crate::model::decision::DecisionRecord;
+use crate::model::event::{Event, OpenJob, OutputFile};
+use crate::model::id::{InstanceId, JobId};
+pub use error::{LedgerError, OpenError};
+use readers::Readers;
+use record::Record;
+pub use rows::{
+    AttemptRow, Counts, HistoryQuery, HistoryRow, JobFilter, JobRow, JobStateFilter, JobSummary, Page,
+};
+use writer::{Ack, Message, Waiting, Writer};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The database; SQLite keeps a `-wal` and a `-shm` file beside it while it is open, and the router a `.lock`.
+    pub file: PathBuf,
+    /// Finished jobs kept. The oldest go first, as in ComfyUI, whose own limit is 10 000.
+    pub history: u32,
+    /// Decision records kept.
+    pub decisions: u32,
+    /// Output files whose instance is remembered, also after their job has left the history.
+    pub files: u32,
+    /// Upper limit of the database file. Beyond it commits fail as if the disk were full. None: the disk decides.
+    pub max_file_mib: Option<u32>,
+    /// Callers whose events may share one transaction.
+    pub max_batch: u32,
+    /// Commits that may wait for the disk.
+    pub max_waiting: u32,
+    /// Queries at a time.
+    pub readers: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            file: "comfy-router.db".into(),
+            history: 10_000,
+            decisions: 100_000,
+            files: 100_000,
+            max_file_mib: None,
+            max_batch: 256,
+            max_waiting: 4096,
+            readers: 2,
+        }
+    }
+}
+
+/// The threads. Dropping it closes the ledger without waiting.
+#[derive(Debug)]
+pub struct Service {
+    messages: Sender<Message>,
+    writer: Option<JoinHandle<()>>,
+    checkpointer: Option<JoinHandle<()>>,
+    readers: Arc<Readers>,
+}
+
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    messages: Sender<Message>,
+    waiting: Arc<AtomicUsize>,
+    max_waiting: usize,
+    readers: Arc<Readers>,
+    health: watch::Receiver<Option<LedgerError>>,
+}
+
+impl Service {
+    /// Opens, checks and migrates the file, which takes about a second for each GiB. Blocks.
+    pub fn open(config: &Config) -> Result<(Self, Handle), OpenError> {
+        let lock = schema::lock(&config.file)?;
+        let conn = schema::open_writer(&config.file, config.max_file_mib)?;
+        let readers = Arc::new(Readers::new(config.file.clone(), config.readers as usize));
+        let (messages, inbox) = mpsc::channel();
+        let (checkpoint, wanted) = mpsc::sync_channel(1);
+        let (health_sender, health) = watch::channel(None);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let writer = Writer {
+            conn: Some(conn),
+            _lock: lock,
+            file: config.file.clone(),
+            max_file_mib: config.max_file_mib,
+            keep: store::Keep { history: config.history, decisions: config.decisions, files: config.files },
+            max_batch: config.max_batch.max(1) as usize,
+            inbox,
+            waiting: waiting.clone(),
+            health: health_sender,
+            checkpoint,
+            unchecked: 0,
+        };
+        let spawned =
+            |e: std::io::Error| OpenError::Open { file: config.file.clone(), reason: e.to_string() };
+        let writer = thread::Builder::new().name("ledger-writer".into()).spawn(move || writer.run());
+        let file = config.file.clone();
+        let checkpointer = thread::Builder::new()
+            .name("ledger-checkpoint".into())
+            .spawn(move || checkpoint_when_asked(&file, &wanted));
+        let max_waiting = config.max_waiting as usize;
+        let handle =
+            Handle { messages: messages.clone(), waiting, max_waiting, readers: readers.clone(), health };
+        let (writer, checkpointer) = (Some(writer.map_err(spawned)?), Some(checkpointer.map_err(spawned)?));
+        Ok((Self { messages, writer, checkpointer, readers }, handle))
+    }
+
+    /// Stores what waits, merges the log into the file and gives the file free. Blocks.
+    pub fn close(mut self) {
+        let _ = self.messages.send(Message::Close);
+        for thread in [self.writer.take(), self.checkpointer.take()].into_iter().flatten() {
+            if thread.join().is_err() {
+                tracing::error!("ledger thread panicked");
+            }
+        }
+        self.readers.close_idle();
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.messages.send(Message::Close);
+    }
+}
+
+/// Copies the log into the database file whenever the writer says that it has grown. A commit does not wait for it.
+fn checkpoint_when_asked(file: &std::path::Path, wanted: &Receiver<()>) {
+    let mut conn = None;
+    while wanted.recv().is_ok() {
+        let open = match conn.take() {
+            Some(open) => Ok(open),
+            None => schema::open_checkpointer(file),
+        };
+        let done = open.and_then(|open| {
+            open.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+            Ok(open)
+        });
+        match done {
+            Ok(open) => conn = Some(open),
+            Err(error) => {
+                tracing::warn!(error = %error, "ledger checkpoint failed; the log keeps everything")
+            }
+        }
+        metrics::ledger_file(std::fs::metadata(file).map_or(0, |meta| meta.len()));
+    }
+}
+
+impl Handle {
+    /// Queued when called, stored in the order of the calls; resolves when durable. Dropping the future takes
+    /// nothing back.
+    pub fn commit(
+        &self,
+        events: Vec<Event>,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send + 'static + use<> {
+        self.send(events.into_iter().map(Record::from).collect())
+    }
+
+    /// For records that may be lost in a crash: they travel with the next commit, or alone a moment later.
+    pub fn note(&self, decisions: Vec<DecisionRecord>) {
+        if !decisions.is_empty() {
+            let records = decisions.into_iter().map(|d| Record::Decision(Box::new(d))).collect();
+            if let Err(error) = self.enqueue(records, None) {
+                tracing::warn!(error = %error, "decision records are lost");
+            }
+        }
+    }
+
+    fn send(
+        &self,
+        records: Vec<Record>,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send + 'static + use<> {
+        let (ack, answer) = oneshot::channel();
+        let sent =
+            if records.is_empty() { Ok(false) } else { self.enqueue(records, Some(ack)).map(|()| true) };
+        async move {
+            match sent? {
+                true => answer.await.unwrap_or(Err(LedgerError::Closed)),
+                false => Ok(()),
+            }
+        }
+    }
+
+    fn enqueue(&self, records: Vec<Record>, ack: Option<Ack>) -> Result<(), LedgerError> {
+        let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
+        if waiting >= self.max_waiting {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            metrics::ledger_error("busy");
+            return Err(LedgerError::Busy { waiting });
+        }
+        let message = Message::Store(Waiting { records, ack });
+        self.messages.send(message).map_err(|_| LedgerError::Closed)
+    }
+
+    /// The error for which nothing is accepted, if any; [`reopen`](Self::reopen) ends it.
+    pub fn health(&self) -> watch::Receiver<Option<LedgerError>> {
+        self.health.clone()
+    }
+
+    /// Opens the file anew after [`LedgerError::Io`]: checks it and rewrites what the failed sync may have lost.
+    pub async fn reopen(&self) -> Result<(), OpenError> {
+        self.readers.close_idle();
+        let closed = || OpenError::Open { file: PathBuf::new(), reason: "the ledger is closed".into() };
+        let (ack, answer) = oneshot::channel();
+        self.messages.send(Message::Reopen(ack)).map_err(|_| closed())?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Jobs that are not over, in order of acceptance.
+    pub async fn open_jobs(&self) -> Result<Vec<OpenJob>, LedgerError> {
+        self.readers.read(read::open_jobs).await
+    }
+
+    /// Finished jobs, oldest first. Without `max_items` this may be all of them, texts included.
+    pub async fn history(&self, query: HistoryQuery) -> Result<Vec<HistoryRow>, LedgerError> {
+        self.readers.read(move |conn| read::history(conn, query)).await
+    }
+
+    pub async fn history_of(&self, prompt_id: &str) -> Result<Option<HistoryRow>, LedgerError> {
+        let prompt_id = prompt_id.to_owned();
+        self.readers.read(move |conn| read::history_of(conn, &prompt_id)).await
+    }
+
+    /// Takes finished jobs out of the history, with all their texts; unknown ids are ignored.
+    pub async fn delete_history(&self, prompt_ids: Vec<String>) -> Result<(), LedgerError> {
+        self.send(vec![Record::DeleteHistory(prompt_ids)]).await
+    }
+
+    pub async fn clear_history(&self) -> Result<(), LedgerError> {
+        self.send(vec![Record::ClearHistory]).await
+    }
+
+    /// The newest job of a prompt id, in whatever state.
+    pub async fn job(&self, prompt_id: &str) -> Result<Option<JobRow>, LedgerError> {
+        let prompt_id = prompt_id.to_owned();
+        self.readers.read(move |conn| read::job(conn, &prompt_id)).await
+    }
+
+    /// Jobs without their texts, newest first.
+    pub async fn jobs(&self, filter: JobFilter, page: Page) -> Result<Vec<JobSummary>, LedgerError> {
+        self.readers.read(move |conn| read::jobs(conn, &filter, page)).await
+    }
+
+    /// The instance that wrote this file last, as far as recorded.
+    pub async fn locate(&self, file: &OutputFile) -> Result<Option<InstanceId>, LedgerError> {
+        let file = file.clone();
+        self.readers.read(move |conn| read::locate(conn, &file)).await
+    }
+
+    /// The next number of the queue: one more than the highest that was ever counted.
+    pub async fn counter(&self) -> Result<i64, LedgerError> {
+        self.readers.read(read::counter).await
+    }
+
+    /// Oldest first.
+    pub async fn decisions_of(&self, job: JobId) -> Result<Vec<DecisionRecord>, LedgerError> {
+        self.readers.read(move |conn| read::decisions_of(conn, job)).await
+    }
+
+    /// Newest first, at most [`Page::MAX`].
+    pub async fn decisions(&self, limit: u32) -> Result<Vec<DecisionRecord>, LedgerError> {
+        self.readers.read(move |conn| read::decisions(conn, limit)).await
+    }
+
+    pub async fn counts(&self) -> Result<Counts, LedgerError> {
+        self.readers.read(read::counts).await
+    }
+}

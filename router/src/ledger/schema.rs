@@ -1,0 +1,215 @@
+//! The file: opening, locking, migrating, checking. Texts that can be large live in tables of their own, so that
+//! listing jobs reads none of them.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::error::{LedgerError, OpenError};
+
+/// One script for each version of the schema; `user_version` counts those that ran. Never edit one that was released.
+const MIGRATIONS: &[&str] = &[r"
+CREATE TABLE job (
+    seq INTEGER PRIMARY KEY,        -- order of acceptance
+    id TEXT NOT NULL UNIQUE,
+    prompt_id TEXT NOT NULL,
+    number ANY NOT NULL,            -- integer: counted by the router; real: given by the client
+    client_id TEXT,
+    tenant TEXT NOT NULL,
+    class TEXT NOT NULL,
+    requested_number REAL,
+    requested_front INTEGER NOT NULL,
+    accepted_at INTEGER NOT NULL,
+    score REAL NOT NULL,
+    ageing REAL NOT NULL,
+    queue_ms INTEGER,
+    run_ms INTEGER,
+    stall_ms INTEGER,
+    outcome TEXT,                   -- null: not over
+    ended_at INTEGER,
+    ended_seq INTEGER,              -- order of ending, which is the order of the history; no gaps
+    in_history INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX job_prompt ON job (prompt_id);
+CREATE INDEX job_open ON job (seq) WHERE outcome IS NULL;
+CREATE UNIQUE INDEX job_ended ON job (ended_seq);
+CREATE INDEX job_history ON job (ended_seq) WHERE in_history = 1;
+CREATE INDEX job_outcome ON job (outcome) WHERE outcome IS NOT NULL;
+
+CREATE TABLE body (                 -- what was posted
+    job INTEGER PRIMARY KEY,
+    prompt TEXT NOT NULL,
+    extra_data TEXT NOT NULL,
+    rest TEXT NOT NULL,
+    needs TEXT NOT NULL,
+    sum BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE history (              -- what came out
+    job INTEGER PRIMARY KEY,
+    outputs TEXT NOT NULL,
+    status TEXT NOT NULL,
+    meta TEXT NOT NULL,
+    node_errors TEXT NOT NULL,
+    files TEXT NOT NULL,
+    sum BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE attempt (
+    job INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    upstream_id TEXT NOT NULL UNIQUE,
+    instance TEXT NOT NULL,
+    started_at INTEGER NOT NULL,
+    outcome TEXT,                   -- null: live
+    ended_at INTEGER,
+    detail TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (job, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE file (                 -- who wrote an output file last
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    filename TEXT NOT NULL,
+    subfolder TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    instance TEXT NOT NULL,
+    UNIQUE (filename, subfolder, kind)
+) STRICT;
+
+CREATE TABLE decision (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    at INTEGER NOT NULL,
+    hook TEXT NOT NULL,
+    policy TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    fallback TEXT,
+    took_us INTEGER NOT NULL,
+    said TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    job TEXT,
+    did TEXT,
+    instance TEXT
+) STRICT;
+CREATE INDEX decision_job ON decision (job) WHERE job IS NOT NULL;
+
+CREATE TABLE counter (one INTEGER PRIMARY KEY CHECK (one = 1), next INTEGER NOT NULL) STRICT;
+INSERT INTO counter VALUES (1, 0);
+"];
+
+/// Held while the ledger is open: two routers on one file would each believe that they own the queue.
+#[derive(Debug)]
+pub(super) struct Lock(#[expect(dead_code, reason = "holds the lock until it is dropped")] File);
+
+pub(super) fn lock(file: &Path) -> Result<Lock, OpenError> {
+    let path = beside(file, ".lock");
+    if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        fs::create_dir_all(folder)
+            .map_err(|e| OpenError::Folder { folder: folder.into(), reason: e.to_string() })?;
+    }
+    let lock = File::options().create(true).append(true).open(&path);
+    let lock = lock.map_err(|e| OpenError::Folder { folder: path.clone(), reason: e.to_string() })?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Lock(lock)),
+        Err(fs::TryLockError::WouldBlock) => Err(OpenError::InUse { file: file.into() }),
+        Err(fs::TryLockError::Error(e)) => Err(OpenError::Folder { folder: path, reason: e.to_string() }),
+    }
+}
+
+/// `ledger.db` and `-wal` give `ledger.db-wal`.
+pub(super) fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// The writer's connection, on a file that is migrated, sound and wholly on disk.
+pub(super) fn open_writer(file: &Path, max_file_mib: Option<u32>) -> Result<Connection, OpenError> {
+    let mut conn = Connection::open(file).map_err(|e| OpenError::of(file, &e))?;
+    prepare(&mut conn, file, max_file_mib).map_err(|e| match e {
+        PrepareError::Open(e) => e,
+        PrepareError::Sqlite(e) => OpenError::of(file, &e),
+    })?;
+    Ok(conn)
+}
+
+enum PrepareError {
+    Open(OpenError),
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for PrepareError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+fn prepare(conn: &mut Connection, file: &Path, max_file_mib: Option<u32>) -> Result<(), PrepareError> {
+    common(conn)?;
+    conn.pragma_update(None, "journal_mode", "WAL")?;
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    // Checkpoints run on a thread of their own: a commit waits for one sync, never for a copy of the log.
+    conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+    if let Some(mib) = max_file_mib {
+        let page: i64 = conn.pragma_query_value(None, "page_size", |row| row.get(0))?;
+        conn.pragma_update(None, "max_page_count", i64::from(mib) * 1024 * 1024 / page.max(512))?;
+    }
+    check(conn, file)?;
+    // Rewrites what a failed sync may have left in memory only, before anything is appended behind it.
+    let left: i64 = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if left != 0 {
+        return Err(PrepareError::Open(OpenError::InUse { file: file.into() }));
+    }
+    migrate(conn, file)
+}
+
+fn check(conn: &Connection, file: &Path) -> Result<(), PrepareError> {
+    let verdict: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if verdict == "ok" {
+        return Ok(());
+    }
+    Err(PrepareError::Open(OpenError::Damaged { file: file.into(), reason: verdict }))
+}
+
+fn migrate(conn: &mut Connection, file: &Path) -> Result<(), PrepareError> {
+    let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let done = usize::try_from(found).unwrap_or(usize::MAX);
+    if done > MIGRATIONS.len() {
+        let known = MIGRATIONS.len() as i64;
+        return Err(PrepareError::Open(OpenError::Newer { file: file.into(), found, known }));
+    }
+    for (before, script) in MIGRATIONS.iter().enumerate().skip(done) {
+        let tx = conn.transaction()?;
+        tx.execute_batch(script)?;
+        tx.pragma_update(None, "user_version", before as i64 + 1)?;
+        tx.commit()?;
+    }
+    Ok(())
+}
+
+pub(super) fn open_checkpointer(file: &Path) -> rusqlite::Result<Connection> {
+    let conn = Connection::open(file)?;
+    common(&conn)?;
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    Ok(conn)
+}
+
+/// A connection that only reads. Not opened read-only: the log's index must be writable.
+pub(super) fn open_reader(file: &Path) -> Result<Connection, LedgerError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let open = || {
+        let conn = Connection::open_with_flags(file, flags)?;
+        common(&conn)?;
+        conn.pragma_update(None, "query_only", true)?;
+        Ok(conn)
+    };
+    open().map_err(|e: rusqlite::Error| LedgerError::reading(file, &e))
+}
+
+fn common(conn: &Connection) -> rusqlite::Result<()> {
+    conn.busy_timeout(Duration::from_secs(5))?;
+    conn.set_prepared_statement_cache_capacity(64);
+    conn.pragma_update(None, "mmap_size", 0)?;
+    conn.pragma_update(None, "trusted_schema", false)
+}

@@ -1,0 +1,201 @@
+//! The one thread that writes. Commits that wait while the disk syncs share the next transaction; each is applied in a
+//! savepoint of its own, so that a refused one takes nothing with it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::{oneshot, watch};
+
+use super::error::{ApplyError, LedgerError, OpenError};
+use super::record::Record;
+use super::schema;
+use super::store::{self, Keep};
+use crate::metrics;
+
+pub(super) type Ack = oneshot::Sender<Result<(), LedgerError>>;
+
+pub(super) enum Message {
+    Store(Waiting),
+    Reopen(oneshot::Sender<Result<(), OpenError>>),
+    Close,
+}
+
+/// One caller's records, stored whole or not at all.
+pub(super) struct Waiting {
+    pub(super) records: Vec<Record>,
+    /// None: nobody waits for it. It travels with the next commit, or without one after [`NOTE_DELAY`].
+    pub(super) ack: Option<Ack>,
+}
+
+const NOTE_DELAY: Duration = Duration::from_millis(250);
+/// Log written since the last checkpoint, in bytes, after which one is asked for.
+const CHECKPOINT_AFTER: usize = 4 << 20;
+
+pub(super) struct Writer {
+    /// None after an error that makes durability uncertain.
+    pub(super) conn: Option<Connection>,
+    pub(super) _lock: schema::Lock,
+    pub(super) file: PathBuf,
+    pub(super) max_file_mib: Option<u32>,
+    pub(super) keep: Keep,
+    pub(super) max_batch: usize,
+    pub(super) inbox: Receiver<Message>,
+    pub(super) waiting: Arc<AtomicUsize>,
+    /// The error after which nothing is accepted, if any.
+    pub(super) health: watch::Sender<Option<LedgerError>>,
+    pub(super) checkpoint: SyncSender<()>,
+    pub(super) unchecked: usize,
+}
+
+enum Next {
+    Write(Vec<Waiting>),
+    Reopen(Vec<Waiting>, oneshot::Sender<Result<(), OpenError>>),
+    Close(Vec<Waiting>),
+}
+
+impl Writer {
+    pub(super) fn run(mut self) {
+        loop {
+            match self.gather() {
+                Next::Write(batch) => self.write(batch),
+                Next::Reopen(batch, ack) => {
+                    self.write(batch);
+                    let _ = ack.send(self.reopen());
+                }
+                Next::Close(batch) => return self.write(batch),
+            }
+        }
+    }
+
+    /// Everything that waits by now, at most `max_batch` callers, in the order of arrival.
+    fn gather(&mut self) -> Next {
+        let mut batch = Vec::new();
+        let mut deadline = None;
+        loop {
+            let message = match deadline {
+                None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(at) => self.inbox.recv_timeout(Instant::saturating_duration_since(&at, Instant::now())),
+            };
+            match message {
+                Ok(Message::Store(waiting)) => {
+                    let patience = if waiting.ack.is_some() { Duration::ZERO } else { NOTE_DELAY };
+                    let latest = Instant::now() + patience;
+                    deadline = Some(deadline.map_or(latest, |at| latest.min(at)));
+                    batch.push(waiting);
+                }
+                Ok(Message::Reopen(ack)) => return Next::Reopen(batch, ack),
+                Ok(Message::Close) | Err(RecvTimeoutError::Disconnected) => return Next::Close(batch),
+                Err(RecvTimeoutError::Timeout) => return Next::Write(batch),
+            }
+            if batch.len() >= self.max_batch {
+                return Next::Write(batch);
+            }
+        }
+    }
+
+    fn write(&mut self, batch: Vec<Waiting>) {
+        if batch.is_empty() {
+            return;
+        }
+        let started = Instant::now();
+        let events = batch.iter().map(|w| w.records.len()).sum();
+        let outcome = self.transact(&batch);
+        match &outcome {
+            Ok(_) => metrics::ledger_commit(batch.len(), events, started.elapsed()),
+            Err(error) => self.failed(error),
+        }
+        self.waiting.fetch_sub(batch.len(), Ordering::Relaxed);
+        acknowledge(batch, outcome);
+        self.ask_for_checkpoint();
+    }
+
+    /// One transaction for all. The inner results are those of the callers, in order.
+    fn transact(&mut self, batch: &[Waiting]) -> Result<Vec<Result<(), LedgerError>>, LedgerError> {
+        let Some(conn) = &mut self.conn else {
+            return Err(self.health.borrow().clone().unwrap_or(LedgerError::Closed));
+        };
+        self.unchecked += batch.iter().flat_map(|w| &w.records).map(Record::weight).sum::<usize>();
+        transact(conn, batch, self.keep).map_err(|e| LedgerError::writing(&self.file, &e))
+    }
+
+    fn failed(&mut self, error: &LedgerError) {
+        metrics::ledger_error(error.kind());
+        if !error.is_fatal() {
+            tracing::error!(error = %error, "commit failed");
+            return;
+        }
+        if self.conn.take().is_some() {
+            tracing::error!(error = %error, "ledger accepts nothing until it is reopened");
+            self.health.send_replace(Some(error.clone()));
+        }
+    }
+
+    fn ask_for_checkpoint(&mut self) {
+        if self.unchecked >= CHECKPOINT_AFTER {
+            self.unchecked = 0;
+            // Full: one is asked for already.
+            let _ = self.checkpoint.try_send(());
+        }
+    }
+
+    fn reopen(&mut self) -> Result<(), OpenError> {
+        self.conn = None;
+        let conn = schema::open_writer(&self.file, self.max_file_mib)?;
+        self.conn = Some(conn);
+        self.health.send_replace(None);
+        tracing::info!(file = %self.file.display(), "ledger reopened");
+        Ok(())
+    }
+}
+
+fn transact(
+    conn: &mut Connection,
+    batch: &[Waiting],
+    keep: Keep,
+) -> rusqlite::Result<Vec<Result<(), LedgerError>>> {
+    let mut tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut results = Vec::with_capacity(batch.len());
+    for waiting in batch {
+        results.push(apply_all(&mut tx, &waiting.records)?);
+    }
+    store::prune(&tx, keep)?;
+    tx.commit()?;
+    Ok(results)
+}
+
+/// All of them or none: the inner error is this caller's alone.
+fn apply_all(
+    tx: &mut rusqlite::Transaction<'_>,
+    records: &[Record],
+) -> rusqlite::Result<Result<(), LedgerError>> {
+    let savepoint = tx.savepoint()?;
+    for record in records {
+        match store::apply(&savepoint, record) {
+            Ok(()) => {}
+            Err(ApplyError::Refused(error)) => {
+                savepoint.finish()?;
+                metrics::ledger_error(error.kind());
+                return Ok(Err(error));
+            }
+            Err(ApplyError::Sqlite(error)) => return Err(error),
+        }
+    }
+    savepoint.commit()?;
+    Ok(Ok(()))
+}
+
+fn acknowledge(batch: Vec<Waiting>, outcome: Result<Vec<Result<(), LedgerError>>, LedgerError>) {
+    let results = outcome.unwrap_or_else(|error| vec![Err(error); batch.len()]);
+    for (waiting, result) in batch.into_iter().zip(results) {
+        match (waiting.ack, result) {
+            // A caller that no longer waits is no error: its events are stored all the same.
+            (Some(ack), result) => drop(ack.send(result)),
+            (None, Err(error)) => tracing::warn!(error = %error, "note is lost"),
+            (None, Ok(())) => {}
+        }
+    }
+}

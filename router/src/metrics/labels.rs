@@ -1,0 +1,108 @@
+//! Label values, each from a set of bounded size.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use ::metrics::SharedString;
+
+use crate::model::decision::PolicyVersion;
+use crate::model::id::InstanceId;
+use crate::model::job::{AttemptOutcome, JobClass};
+
+/// The values one label may take: the first `max` distinct ones, then `other`.
+struct Bound {
+    max: usize,
+    seen: RwLock<BTreeSet<Arc<str>>>,
+}
+
+impl Bound {
+    const fn new(max: usize) -> Self {
+        Self { max, seen: RwLock::new(BTreeSet::new()) }
+    }
+
+    fn label(&self, value: &Arc<str>) -> SharedString {
+        if self.seen.read().unwrap_or_else(PoisonError::into_inner).contains(&**value) {
+            return value.clone().into();
+        }
+        let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= self.max && !seen.contains(&**value) {
+            return "other".into();
+        }
+        seen.insert(value.clone());
+        value.clone().into()
+    }
+}
+
+static INSTANCES: Bound = Bound::new(1024);
+static GPUS: Bound = Bound::new(1024);
+static POLICIES: Bound = Bound::new(64);
+
+pub(super) fn instance_label(instance: &InstanceId) -> SharedString {
+    INSTANCES.label(&instance.0)
+}
+
+pub(super) fn gpu_label(uuid: &Arc<str>) -> SharedString {
+    GPUS.label(uuid)
+}
+
+/// `name@digest`, or the name alone where there is no digest.
+pub(super) fn version_label(version: &PolicyVersion) -> SharedString {
+    POLICIES.label(&version_text(version))
+}
+
+fn version_text(version: &PolicyVersion) -> Arc<str> {
+    if version.digest.is_empty() {
+        return version.name.clone();
+    }
+    format!("{}@{}", version.name, version.digest).into()
+}
+
+pub(super) fn class_label(class: JobClass) -> &'static str {
+    match class {
+        JobClass::Interactive => "interactive",
+        JobClass::Standard => "standard",
+        JobClass::Batch => "batch",
+    }
+}
+
+pub(super) fn attempt_label(outcome: &AttemptOutcome) -> &'static str {
+    match outcome {
+        AttemptOutcome::Success => "success",
+        AttemptOutcome::NodeError => "node_error",
+        AttemptOutcome::OutOfMemory => "out_of_memory",
+        AttemptOutcome::Rejected => "rejected",
+        AttemptOutcome::Interrupted => "interrupted",
+        AttemptOutcome::TimedOut => "timed_out",
+        AttemptOutcome::Preempted => "preempted",
+        AttemptOutcome::Crash => "crash",
+        AttemptOutcome::Lost => "lost",
+        AttemptOutcome::Dispatch => "dispatch",
+    }
+}
+
+pub(super) fn status_label(status: u16) -> &'static str {
+    match status {
+        100..=199 => "1xx",
+        200..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        500..=599 => "5xx",
+        _ => "other",
+    }
+}
+
+pub(super) fn flag(on: bool) -> f64 {
+    f64::from(u8::from(on))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_beyond_its_bound_is_other() {
+        let bound = Bound::new(2);
+        let label = |value: &str| bound.label(&value.into()).to_string();
+        assert_eq!([label("a"), label("b"), label("c"), label("a")], ["a", "b", "other", "a"]);
+    }
+}

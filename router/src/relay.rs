@@ -1,0 +1,267 @@
+//! Carries the events of instances to the clients whose jobs they are about.
+//!
+//! One task reads the fleet's events in order. An event of an attempt is put under the client's prompt id, its files
+//! under the instance's name, and handed to the client's session. The event that ends an attempt is held back until
+//! the scheduler says that the end is durable: only then the client sees it, then `status`, then `executing {node:
+//! null}`. Progress and ends are reported to the scheduler; events of unknown attempts are dropped, those without a
+//! prompt id belong to the job that runs there. It never decides what becomes of a job.
+
+mod announce;
+mod running;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::clock::Clock;
+use crate::comfy::frame::{Event, Frame, Kind};
+use crate::fleet::{EventKind, FleetEvent};
+use crate::model::id::{InstanceId, JobId, UpstreamId};
+use crate::model::job::{Attempt, Job, JobOutcome};
+use crate::sessions::{self, Message};
+
+use running::Running;
+pub use running::{Evidence, Verdict};
+
+/// What the scheduler tells the relay.
+#[derive(Debug)]
+pub enum Command {
+    /// An attempt is about to be sent.
+    Register { job: Arc<Job>, attempt: Attempt },
+    /// Its events are of no interest any more.
+    Forget(UpstreamId),
+    /// Its end is durable: tell the client.
+    Announce(Box<End>),
+    /// The number of open jobs.
+    Status { remaining: usize },
+}
+
+/// The end of a job, as its client is to hear it.
+#[derive(Debug, Clone)]
+pub struct End {
+    pub job: Arc<Job>,
+    pub outcome: JobOutcome,
+    pub attempt: Option<Attempt>,
+    pub detail: String,
+    pub remaining: usize,
+}
+
+/// What the relay tells the scheduler.
+#[derive(Debug)]
+pub enum Report {
+    /// Anything but a frame, in order with the reports of that instance's frames.
+    Fleet(FleetEvent),
+    Progress {
+        job: JobId,
+        number: u32,
+        nodes_done: u32,
+        node_percent: Option<f32>,
+    },
+    /// The instance said that the attempt is over.
+    Over {
+        job: Arc<Job>,
+        attempt: Attempt,
+        evidence: Box<Evidence>,
+    },
+}
+
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+impl Handle {
+    /// Commands are carried out in the order given, each before any event that arrives later.
+    pub fn tell(&self, command: Command) {
+        // The relay outlives all who tell it anything but during shutdown.
+        let _ = self.commands.send(command);
+    }
+}
+
+pub struct Service {
+    commands: mpsc::UnboundedReceiver<Command>,
+    events: mpsc::Receiver<FleetEvent>,
+    reports: mpsc::Sender<Report>,
+    sessions: sessions::Handle,
+    clock: Arc<dyn Clock>,
+    running: HashMap<String, Running>,
+    /// The attempt that each instance works on, as its events say.
+    current: HashMap<InstanceId, String>,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("relay::Service").field("running", &self.running.len()).finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    pub fn new(
+        events: mpsc::Receiver<FleetEvent>,
+        reports: mpsc::Sender<Report>,
+        sessions: sessions::Handle,
+        clock: Arc<dyn Clock>,
+    ) -> (Self, Handle) {
+        let (sender, commands) = mpsc::unbounded_channel();
+        let service = Self {
+            commands,
+            events,
+            reports,
+            sessions,
+            clock,
+            running: HashMap::new(),
+            current: HashMap::new(),
+        };
+        (service, Handle { commands: sender })
+    }
+
+    /// Runs until the fleet or all handles are gone.
+    pub async fn run(mut self) {
+        loop {
+            tokio::select! {
+                // An attempt is registered before it is sent: its command is there before its first event.
+                biased;
+                command = self.commands.recv() => match command {
+                    Some(command) => self.obey(command),
+                    None => return,
+                },
+                event = self.events.recv() => match event {
+                    Some(event) => if self.event(event).await.is_err() { return },
+                    None => return,
+                },
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Register { job, attempt } => {
+                let key = attempt.upstream_id.to_string();
+                self.running.insert(key, Running::new(job, attempt));
+            }
+            Command::Forget(upstream) => {
+                if let Some(running) = self.running.remove(&upstream.to_string()) {
+                    self.left(&running);
+                }
+            }
+            Command::Announce(end) => self.announce(&end),
+            Command::Status { remaining } => self.sessions.broadcast_status(remaining),
+        }
+    }
+
+    /// The attempt works no more: a client that connects now is not told of its node.
+    fn left(&mut self, running: &Running) {
+        let key = running.attempt.upstream_id.to_string();
+        self.current.retain(|_, current| *current != key);
+        if let Some(sid) = &running.job.client_id {
+            self.sessions.set_current(sid, None);
+        }
+    }
+
+    async fn event(&mut self, event: FleetEvent) -> Result<(), mpsc::error::SendError<Report>> {
+        let EventKind::Frame(frame) = event.kind else {
+            if matches!(event.kind, EventKind::SocketDown | EventKind::Down { .. }) {
+                self.current.remove(&event.instance);
+            }
+            return self.reports.send(Report::Fleet(event)).await;
+        };
+        match frame {
+            Frame::Event(json) => match self.json(&event.instance, &json) {
+                Some(report) => self.reports.send(report).await,
+                None => Ok(()),
+            },
+            Frame::Preview(preview) => {
+                let key =
+                    preview.prompt_id.as_deref().or(self.current.get(&event.instance).map(String::as_str));
+                if let Some(running) = key.and_then(|key| self.running.get(key)) {
+                    let preview = preview.for_client(&running.job.prompt_id);
+                    self.to_client(running, Message::preview(preview));
+                }
+                Ok(())
+            }
+            Frame::Text(text) => {
+                self.to_current(&event.instance, Message::ordinary_binary(text.raw));
+                Ok(())
+            }
+            Frame::Unknown(raw) => {
+                self.to_current(&event.instance, Message::ordinary_binary(raw));
+                Ok(())
+            }
+        }
+    }
+
+    /// A JSON event; says what the scheduler should know.
+    fn json(&mut self, instance: &InstanceId, event: &Event) -> Option<Report> {
+        let Some(key) = event.prompt_id.as_deref() else {
+            self.without_id(instance, event);
+            return None;
+        };
+        let now = self.clock.now();
+        let running = self.running.get_mut(key)?;
+        if matches!(event.kind, Kind::ExecutionStart) {
+            self.current.insert(instance.clone(), key.to_owned());
+        }
+        running.note(event, now);
+        if let Kind::Executing { node, display_node } = &event.kind {
+            let shown = display_node.as_ref().or(node.as_ref());
+            if let Some(sid) = &running.job.client_id {
+                self.sessions.set_current(sid, shown.map(String::as_str));
+            }
+            // Its last event; the client gets the router's own, after the end is durable.
+            node.as_ref()?;
+        }
+        if let Some(verdict) = Verdict::of(event) {
+            return Some(running.over(event, verdict, now));
+        }
+        let message = client_message(running, event);
+        let report = running.progress(now);
+        let running = &self.running[key];
+        self.to_client(running, message);
+        report
+    }
+
+    /// `status` and the like are the router's to say. What custom nodes invent goes to the owner of the job that runs
+    /// there if it names a node, to everybody if it does not.
+    fn without_id(&self, instance: &InstanceId, event: &Event) {
+        match &event.kind {
+            Kind::Other(_) if event.names_a_node() => {
+                self.to_current(instance, Message::ordinary(event.raw().clone()));
+            }
+            Kind::Other(_) | Kind::Logs => self.sessions.broadcast(Message::ordinary(event.raw().clone())),
+            _ => {}
+        }
+    }
+
+    fn to_current(&self, instance: &InstanceId, message: Message) {
+        if let Some(running) = self.current.get(instance).and_then(|key| self.running.get(key)) {
+            self.to_client(running, message);
+        }
+    }
+
+    fn to_client(&self, running: &Running, message: Message) {
+        if let Some(sid) = &running.job.client_id {
+            self.sessions.send(sid, message);
+        }
+    }
+}
+
+/// The event under the client's prompt id.
+fn client_message(running: &mut Running, event: &Event) -> Message {
+    let prompt_id = &running.job.prompt_id;
+    match &event.kind {
+        Kind::Executed { .. } => {
+            let (text, files) = event.tagged(prompt_id, &running.attempt.instance);
+            running.evidence.files.extend(files);
+            Message::ordinary(text)
+        }
+        Kind::Progress { .. } => Message::progress(prompt_id, "progress", event.with_prompt_id(prompt_id)),
+        Kind::ProgressState => {
+            Message::progress(prompt_id, "progress_state", event.with_prompt_id(prompt_id))
+        }
+        _ => Message::ordinary(event.with_prompt_id(prompt_id)),
+    }
+}

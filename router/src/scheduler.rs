@@ -1,0 +1,15 @@
+//! Decides what runs where and when. Owns every open job from its acceptance to the durable record of its end.
+//!
+//! [`core`] is pure and knows nothing of sockets, SQLite or wasm; the driver runs it: it turns the world into inputs and
+//! executes its actions. Faces talk to it through [`Handle`].
+
+mod capacity;
+pub mod config;
+pub mod core;
+mod handle;
+pub mod input;
+mod intern;
+mod learn;
+mod queue;
+
+pub use handle::{Accepted, Handle, QueueView, Stopped, SubmitError};

@@ -1,0 +1,44 @@
+//! What an operator may set about scheduling.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::decision::Limits;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CoreConfig {
+    /// Attempts a job may have in all, whatever the policy says.
+    pub max_attempts: u32,
+    /// How long the policy may hold one job in all, in milliseconds.
+    pub max_hold_ms: u64,
+    /// Prompts that may wait in the router; one more is answered 429.
+    pub max_queued: usize,
+    /// Prompts of one tenant that may wait.
+    pub max_queued_per_tenant: usize,
+    /// How long an instance may take to confirm an interrupt before the attempt is given up, in milliseconds.
+    pub interrupt_grace_ms: u64,
+    /// Silence of a running attempt after which its instance is asked about it, in milliseconds.
+    pub silence_ms: u64,
+    /// Time between two calls of the `housekeeping` hook, in milliseconds.
+    pub housekeeping_ms: u64,
+    /// Upper bounds on the limits a policy may give; none leaves that limit unbounded.
+    pub max_limits: Limits,
+    /// How many main models (checkpoints, diffusion models) an instance is believed to keep loaded.
+    pub resident_models: usize,
+}
+
+impl Default for CoreConfig {
+    fn default() -> Self {
+        Self {
+            max_attempts: 3,
+            max_hold_ms: 60_000,
+            max_queued: 10_000,
+            max_queued_per_tenant: 1_000,
+            interrupt_grace_ms: 30_000,
+            silence_ms: 10_000,
+            housekeeping_ms: 1_000,
+            max_limits: Limits::default(),
+            resident_models: 1,
+        }
+    }
+}

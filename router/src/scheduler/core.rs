@@ -1,0 +1,442 @@
+//! The scheduler as a value: `step(input, now) -> actions`. No I/O, no clock, no randomness of its own, no thread; the
+//! driver, the tests and a simulation run the same one.
+//!
+//! It never calls a policy: it emits `Consult`, is fed `Decided`, and checks the answer against the state of *then*.
+//! Whatever must be durable goes out as `Commit` and takes effect on `Committed`.
+
+mod attempts;
+mod deadlines;
+mod intake;
+mod recovery;
+mod routing;
+#[cfg(test)]
+mod tests;
+mod upkeep;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::clock::{Now, Tick};
+use crate::model::decision::{
+    Answer, AttemptReport, Consultation, Decided, DecisionRecord, Limit, Limits, Priority, Question,
+};
+use crate::model::event::Event;
+use crate::model::id::JobId;
+use crate::model::job::{Attempt, AttemptOutcome, Job, JobOutcome, JobState, ModelRef};
+use crate::model::view::{Context, InstanceTexts, JobTexts, JobView, Totals};
+
+use super::capacity::{Instance, Live};
+use super::config::CoreConfig;
+use super::input::{Action, Ending, Input, InstanceReport, InstanceSpec, RequestId, Restored, Ticket};
+use super::intern::Interner;
+use super::learn::Learned;
+use super::queue::{Queue, Waiting};
+
+#[derive(Debug)]
+pub struct Core {
+    config: CoreConfig,
+    now: Now,
+    out: Vec<Action>,
+    instances: Vec<Instance>,
+    jobs: HashMap<JobId, Entry>,
+    prompt_ids: HashMap<String, JobId>,
+    queue: Queue,
+    tenants: Interner,
+    clients: Interner,
+    learned: Learned,
+    /// The next queue number.
+    counter: i64,
+    /// Orders of acceptance given out.
+    seq: u64,
+    last_ticket: Ticket,
+    asked: HashMap<Ticket, Asked>,
+    committing: HashMap<Ticket, Then>,
+    /// One route question is open at a time: the next one must see what became of it.
+    routing: bool,
+    draining: bool,
+    reports: Vec<AttemptReport>,
+    records: Vec<Event>,
+    /// Waiting jobs that a new policy version has not judged yet.
+    to_reassess: VecDeque<JobId>,
+    last_housekeeping: Tick,
+    housekeeping_open: bool,
+    last_feedback: Tick,
+    last_zombie_check: Tick,
+    texts: Option<Arc<Vec<InstanceTexts>>>,
+}
+
+/// One open job.
+#[derive(Debug)]
+struct Entry {
+    job: Arc<Job>,
+    seq: u64,
+    tenant: u32,
+    client: u32,
+    priority: Priority,
+    limits: Limits,
+    accepted: Tick,
+    phase: Phase,
+    /// Attempts started so far.
+    attempts: u32,
+    last_attempt: Option<Attempt>,
+    /// The policy asked to keep away from this instance.
+    avoid: Option<usize>,
+    /// Milliseconds it has been held by the policy in all, the present hold not counted.
+    held_ms: u64,
+    held_since: Option<Tick>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Its acceptance is being made durable.
+    Accepting,
+    Waiting,
+    /// A live attempt.
+    Running(Box<Run>),
+    /// Its end is being made durable.
+    Ending,
+}
+
+#[derive(Debug)]
+struct Run {
+    attempt: Attempt,
+    instance: usize,
+    /// Its start is durable and it was sent.
+    sent: bool,
+    started: Tick,
+    last_sign: Tick,
+    nodes_done: u32,
+    node_percent: Option<f32>,
+    /// Moved by extensions.
+    run_deadline: Option<Tick>,
+    /// Added to the stall limit by extensions, until the next sign of life.
+    stall_grace_ms: u64,
+    predicted_ms: Option<u32>,
+    /// Models that were not resident when it started.
+    cold: Vec<ModelRef>,
+    /// It was told to stop, and why.
+    stopping: Option<Stopping>,
+    /// A question about a passed limit is open.
+    timing_out: bool,
+    /// A question about its failure is open.
+    failing: bool,
+    last_inspected: Tick,
+}
+
+#[derive(Debug, Clone)]
+struct Stopping {
+    why: StopReason,
+    /// When to stop waiting for the instance to confirm.
+    until: Tick,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum StopReason {
+    Owner,
+    /// A limit was passed; the policy said retry or fail.
+    TimedOut {
+        retry: bool,
+        reason: String,
+    },
+    /// The policy wants the instance.
+    Preempted {
+        requeue: bool,
+    },
+}
+
+/// What an open question is about.
+#[derive(Debug)]
+enum Asked {
+    Intake { request: RequestId, job: Box<Job> },
+    Reassess { job: JobId },
+    Route { job: JobId, rows: Vec<usize> },
+    Timeout { job: JobId, attempt: u32, limit: Limit },
+    Failure { job: JobId, attempt: u32, outcome: AttemptOutcome, ending: Option<Box<Ending>>, detail: String },
+    Housekeeping,
+    Feedback,
+}
+
+/// What to do when a write is durable.
+#[derive(Debug, Clone)]
+enum Then {
+    Accept {
+        request: RequestId,
+        job: JobId,
+    },
+    Start {
+        job: JobId,
+    },
+    Requeue {
+        job: JobId,
+        ready_at: Tick,
+    },
+    End {
+        job: JobId,
+        outcome: JobOutcome,
+        detail: String,
+    },
+    /// Waiting jobs were deleted.
+    Deleted {
+        request: RequestId,
+        jobs: Vec<JobId>,
+    },
+}
+
+impl Core {
+    pub fn new(config: CoreConfig, fleet: Vec<InstanceSpec>, restored: Restored, now: Now) -> Self {
+        let mut core = Self {
+            config,
+            now,
+            out: Vec::new(),
+            instances: fleet.into_iter().map(Instance::new).collect(),
+            jobs: HashMap::new(),
+            prompt_ids: HashMap::new(),
+            queue: Queue::default(),
+            tenants: Interner::default(),
+            clients: Interner::default(),
+            learned: Learned::default(),
+            counter: restored.counter,
+            seq: 0,
+            last_ticket: 0,
+            asked: HashMap::new(),
+            committing: HashMap::new(),
+            routing: false,
+            draining: false,
+            reports: Vec::new(),
+            records: Vec::new(),
+            to_reassess: VecDeque::new(),
+            last_housekeeping: now.tick,
+            housekeeping_open: false,
+            last_feedback: now.tick,
+            last_zombie_check: now.tick,
+            texts: None,
+        };
+        core.restore(restored.open);
+        core
+    }
+
+    pub fn step(&mut self, input: Input, now: Now) -> Vec<Action> {
+        self.now = now;
+        match input {
+            Input::Tick => self.tick(),
+            Input::Submit { request, job } => self.submit(request, job),
+            Input::Delete { request, prompt_ids } => self.delete(request, &prompt_ids),
+            Input::Clear { request, scope } => self.clear(request, &scope),
+            Input::Interrupt { request, target } => self.interrupt(request, &target),
+            Input::Decided { ticket, decided } => self.decided(ticket, decided),
+            Input::Committed { ticket } => self.committed(ticket),
+            Input::CommitFailed { ticket, error } => self.commit_failed(ticket, error),
+            Input::Instance { index, change } => self.instance_changed(index, change),
+            Input::Attempt { job, number, sighting } => self.sighted(job, number, sighting),
+            Input::Readings(readings) => self.readings(readings),
+            Input::PolicyChanged => self.policy_changed(),
+            Input::Operate { index, act } => self.operate(index, act),
+            Input::Drain => self.draining = true,
+        }
+        self.schedule();
+        std::mem::take(&mut self.out)
+    }
+
+    /// Jobs that are not over.
+    pub fn remaining(&self) -> usize {
+        self.jobs.len()
+    }
+
+    pub fn report(&self) -> Vec<InstanceReport> {
+        self.instances.iter().map(Instance::report).collect()
+    }
+
+    /// Running jobs by start, then waiting ones in the order in which they would run.
+    pub fn listing(&self) -> (Vec<Arc<Job>>, Vec<Arc<Job>>) {
+        let mut running: Vec<&Entry> =
+            self.jobs.values().filter(|e| matches!(e.phase, Phase::Running(_) | Phase::Ending)).collect();
+        running.sort_by_key(|e| e.seq);
+        let waiting = self.queue.ordered(self.now.tick);
+        (
+            running.into_iter().map(|e| e.job.clone()).collect(),
+            waiting.iter().map(|id| self.jobs[id].job.clone()).collect(),
+        )
+    }
+
+    pub fn waiting(&self) -> impl Iterator<Item = &Job> {
+        self.queue.iter().map(|row| &*self.jobs[&row.id].job)
+    }
+
+    pub fn state(&self, id: JobId) -> Option<JobState> {
+        self.jobs.get(&id).map(|entry| match &entry.phase {
+            Phase::Running(run) => JobState::Running(run.attempt.number),
+            _ => JobState::Queued,
+        })
+    }
+
+    fn ask(&mut self, asked: Asked, question: Question) {
+        self.last_ticket += 1;
+        let ticket = self.last_ticket;
+        self.asked.insert(ticket, asked);
+        let consultation = Consultation { seed: ticket, context: self.context(), question };
+        self.out.push(Action::Consult { ticket, consultation: Box::new(consultation) });
+    }
+
+    fn commit(&mut self, then: Then, events: Vec<Event>) {
+        self.last_ticket += 1;
+        // Where an attempt or a job has already ended there is no way back: the driver tries until it is written.
+        let insist = matches!(then, Then::End { .. } | Then::Requeue { .. });
+        self.committing.insert(self.last_ticket, then);
+        self.out.push(Action::Commit { ticket: self.last_ticket, events, insist });
+    }
+
+    fn committed(&mut self, ticket: Ticket) {
+        match self.committing.remove(&ticket) {
+            Some(Then::Accept { request, job }) => self.accepted(request, job),
+            Some(Then::Start { job }) => self.started(job),
+            Some(Then::Requeue { job, ready_at }) => self.requeued(job, ready_at),
+            Some(Then::End { job, outcome, detail }) => self.ended(job, outcome, detail),
+            Some(Then::Deleted { request, jobs }) => self.deleted(request, &jobs),
+            None => {}
+        }
+    }
+
+    fn commit_failed(&mut self, ticket: Ticket, error: String) {
+        match self.committing.remove(&ticket) {
+            Some(Then::Accept { request, job }) => self.not_accepted(request, job, error),
+            Some(Then::Start { job }) => self.not_started(job),
+            Some(Then::Deleted { request, jobs }) => self.not_deleted(request, &jobs),
+            Some(Then::End { .. } | Then::Requeue { .. }) | None => {}
+        }
+    }
+
+    fn decided(&mut self, ticket: Ticket, decided: Decided) {
+        let Some(asked) = self.asked.remove(&ticket) else { return };
+        let Decided { answer, records } = decided;
+        match (asked, answer) {
+            (Asked::Intake { request, job }, Answer::Intake { admission, priority, limits }) => {
+                self.intake_decided(request, job, (admission, priority, limits), records);
+            }
+            (Asked::Reassess { job }, Answer::Reassess { priority, limits }) => {
+                self.reassessed(job, priority, limits);
+            }
+            (Asked::Route { job, rows }, Answer::Route(decision)) => {
+                self.route_decided(job, &rows, decision, records);
+            }
+            (Asked::Timeout { job, attempt, limit }, Answer::OnTimeout(decision)) => {
+                self.timeout_decided(job, attempt, limit, decision, records);
+            }
+            (Asked::Failure { job, attempt, outcome, ending, detail }, Answer::OnFailure(decision)) => {
+                if self.run(job).is_some_and(|run| run.attempt.number == attempt) {
+                    self.failure_decided(job, (outcome, detail, ending), decision, records);
+                }
+            }
+            (Asked::Housekeeping, Answer::Tick(orders)) => self.ordered(orders, records),
+            (Asked::Feedback, Answer::Observe) => {}
+            (asked, answer) => unreachable!("{answer:?} does not answer {asked:?}"),
+        }
+    }
+
+    /// Keep the records of a decision, to be written with the next commit or tick.
+    fn remember(&mut self, records: Vec<DecisionRecord>, job: Option<JobId>, did: Option<String>) {
+        for mut record in records {
+            record.job = job;
+            record.did.clone_from(&did);
+            self.records.push(Event::Decision(Box::new(record)));
+        }
+    }
+
+    fn context(&mut self) -> Context {
+        let instances = &self.instances;
+        let texts =
+            self.texts.get_or_insert_with(|| Arc::new(instances.iter().map(Instance::texts).collect()));
+        Context {
+            now_ms: self.now.wall,
+            fleet: texts.clone(),
+            all: self.totals(),
+            tenants: self.tenants.shared(),
+            clients: self.clients.shared(),
+        }
+    }
+
+    fn totals(&self) -> Totals {
+        let queued = self.queue.len() as u32;
+        let running = self.instances.iter().map(|i| i.live.len() as u32).sum();
+        Totals { queued, running }
+    }
+
+    /// Something a policy may read by name changed.
+    fn texts_changed(&mut self) {
+        self.texts = None;
+    }
+
+    fn view(&self, entry: &Entry) -> JobView {
+        let mut view = job_view(&entry.job, entry.tenant, entry.client);
+        view.attempt = entry.attempts + 1;
+        view.waited_ms = clamp_ms(self.now.tick.since(entry.accepted));
+        view.run_ms = self.learned.run_ms(entry.job.needs.signature, None);
+        view
+    }
+
+    fn status(&mut self) {
+        self.out.push(Action::Status { remaining: self.jobs.len() });
+    }
+
+    /// Move one job's count from waiting to running or back.
+    fn recount(&mut self, id: JobId, change: impl Fn(&mut Totals)) {
+        let (tenant, client) = match self.jobs.get(&id) {
+            Some(entry) => (entry.tenant, entry.client),
+            None => return,
+        };
+        self.tenants.count(tenant, &change);
+        self.clients.count(client, &change);
+    }
+
+    fn enqueue(&mut self, id: JobId, ready_at: Tick) {
+        let Some(entry) = self.jobs.get_mut(&id) else { return };
+        entry.phase = Phase::Waiting;
+        let deadline = entry.limits.queue_ms.map(|ms| entry.accepted.after(ms.into()));
+        self.queue.push(Waiting {
+            id,
+            seq: entry.seq,
+            priority: entry.priority,
+            since: entry.accepted,
+            ready_at,
+            held: false,
+            deadline: deadline.filter(|_| entry.attempts == 0),
+        });
+    }
+}
+
+fn job_view(job: &Job, tenant: u32, client: u32) -> JobView {
+    let needs = &job.needs;
+    JobView {
+        tenant,
+        client,
+        class: job.class,
+        number: job.requested.number,
+        front: job.requested.front,
+        nodes: needs.nodes,
+        outputs: job.body.outputs.len() as u32,
+        images: needs.images,
+        steps: needs.steps,
+        megapixels: needs.megapixels,
+        work: needs.work(),
+        signature: (needs.signature ^ (needs.signature >> 32)) as u32,
+        models: needs.models.len() as u32,
+        input_kib: job.body.input_kib,
+        attempt: 1,
+        waited_ms: 0,
+        run_ms: None,
+        texts: JobTexts { body: job.body.clone(), needs: needs.clone() },
+    }
+}
+
+/// A job that needs nothing, for tests.
+#[cfg(test)]
+pub(crate) fn plain_job(tenant: &str) -> Job {
+    tests::plain_job(tenant)
+}
+
+fn clamp_ms(ms: u64) -> u32 {
+    ms.min(u32::MAX.into()) as u32
+}
+
+fn live(job: JobId, started: Tick, predicted_ms: Option<u32>) -> Live {
+    Live { job, started, predicted_ms }
+}

@@ -1,0 +1,170 @@
+//! The three limits of a job, and interrupts that nobody confirms.
+
+use crate::clock::Tick;
+use crate::model::decision::{DecisionRecord, Limit, Progress, Question, TimeoutDecision};
+use crate::model::id::{JobId, UpstreamId};
+use crate::model::job::JobOutcome;
+
+use super::super::input::Action;
+use super::{Asked, Core, Phase, StopReason, clamp_ms};
+
+/// An extension is at least this long, so that a policy that says "1 ms" does not make the router spin.
+const LEAST_EXTENSION_MS: u32 = 1_000;
+
+impl Core {
+    pub(super) fn check_deadlines(&mut self) {
+        self.check_waiting();
+        let running: Vec<JobId> = self.instances.iter().flat_map(|i| i.live.iter().map(|l| l.job)).collect();
+        for id in running {
+            self.check_running(id);
+        }
+        self.check_zombies();
+    }
+
+    /// Ask now and then whether attempts that were given up still occupy their instances.
+    fn check_zombies(&mut self) {
+        let now = self.now.tick;
+        if now.since(self.last_zombie_check) < self.config.silence_ms {
+            return;
+        }
+        self.last_zombie_check = now;
+        for (index, instance) in self.instances.iter().enumerate().filter(|(_, i)| i.up) {
+            let ask = |upstream: &UpstreamId| Action::InspectZombie { index, upstream: *upstream };
+            self.out.extend(instance.zombies.iter().map(ask));
+        }
+    }
+
+    fn check_waiting(&mut self) {
+        let now = self.now.tick;
+        let passed = |deadline: Option<Tick>| deadline.is_some_and(|at| at <= now);
+        let late: Vec<JobId> =
+            self.queue.iter().filter(|row| passed(row.deadline)).map(|row| row.id).collect();
+        for id in late {
+            // Cleared while the question is open; the answer sets the next one.
+            if let Some(row) = self.queue.get_mut(id) {
+                row.deadline = None;
+            }
+            let entry = &self.jobs[&id];
+            let waited = clamp_ms(now.since(entry.accepted));
+            let progress = Progress { elapsed_ms: waited, silent_ms: waited, ..Progress::default() };
+            let question = Question::OnTimeout { job: self.view(entry), limit: Limit::Queue, progress };
+            self.ask(Asked::Timeout { job: id, attempt: 0, limit: Limit::Queue }, question);
+        }
+    }
+
+    fn check_running(&mut self, id: JobId) {
+        let now = self.now.tick;
+        let silence_ms = self.config.silence_ms;
+        let Some(entry) = self.jobs.get(&id) else { return };
+        let Phase::Running(run) = &entry.phase else { return };
+        if !run.sent || run.failing {
+            return;
+        }
+        if let Some(stopping) = &run.stopping {
+            if stopping.until <= now {
+                self.give_up(id);
+            }
+            return;
+        }
+        let stall = entry.limits.stall_ms.map(|ms| run.last_sign.after(u64::from(ms) + run.stall_grace_ms));
+        let limit = match (run.run_deadline, stall) {
+            (Some(at), _) if at <= now => Some(Limit::Run),
+            (_, Some(at)) if at <= now => Some(Limit::Stall),
+            _ => None,
+        };
+        match limit {
+            Some(limit) if !run.timing_out => self.ask_about(id, limit),
+            _ if now.since(run.last_sign) >= silence_ms && now.since(run.last_inspected) >= silence_ms => {
+                self.inspect(id);
+            }
+            _ => {}
+        }
+    }
+
+    fn ask_about(&mut self, id: JobId, limit: Limit) {
+        let now = self.now.tick;
+        let Some(run) = self.run(id) else { return };
+        run.timing_out = true;
+        let attempt = run.attempt.number;
+        let progress = Progress {
+            elapsed_ms: clamp_ms(now.since(run.started)),
+            silent_ms: clamp_ms(now.since(run.last_sign)),
+            nodes_done: run.nodes_done,
+            node_percent: run.node_percent,
+        };
+        let question = Question::OnTimeout { job: self.view(&self.jobs[&id]), limit, progress };
+        self.ask(Asked::Timeout { job: id, attempt, limit }, question);
+    }
+
+    pub(super) fn timeout_decided(
+        &mut self,
+        id: JobId,
+        attempt: u32,
+        limit: Limit,
+        decision: TimeoutDecision,
+        records: Vec<DecisionRecord>,
+    ) {
+        self.remember(records, Some(id), None);
+        if limit == Limit::Queue {
+            return self.queue_timeout_decided(id, decision);
+        }
+        let now = self.now.tick;
+        let spent = self.jobs.get(&id).is_some_and(|entry| entry.attempts >= self.config.max_attempts);
+        let Some(run) = self.run(id).filter(|run| run.attempt.number == attempt) else { return };
+        run.timing_out = false;
+        let (retry, reason) = match decision {
+            TimeoutDecision::Extend { ms } => return run.extend(limit, ms.max(LEAST_EXTENSION_MS), now),
+            TimeoutDecision::Retry if !spent => (true, String::new()),
+            TimeoutDecision::Retry => {
+                (false, format!("its {} limit was passed and its attempts are spent", name(limit)))
+            }
+            TimeoutDecision::Fail { reason } => (false, reason),
+        };
+        self.stop(id, StopReason::TimedOut { retry, reason });
+    }
+
+    fn queue_timeout_decided(&mut self, id: JobId, decision: TimeoutDecision) {
+        let now = self.now.tick;
+        let again_ms =
+            self.jobs.get(&id).and_then(|entry| entry.limits.queue_ms).unwrap_or(LEAST_EXTENSION_MS);
+        let Some(row) = self.queue.get_mut(id) else { return };
+        match decision {
+            TimeoutDecision::Extend { ms } => {
+                row.deadline = Some(now.after(ms.max(LEAST_EXTENSION_MS).into()))
+            }
+            TimeoutDecision::Retry => row.deadline = Some(now.after(again_ms.max(LEAST_EXTENSION_MS).into())),
+            TimeoutDecision::Fail { reason } => {
+                self.queue.remove(id);
+                self.end_job(id, JobOutcome::TimedOut, reason, None);
+            }
+        }
+    }
+
+    /// The instance did not confirm the interrupt in time. The attempt is over for the router; what still runs there
+    /// keeps its slot until the instance is seen without it, and a late result is fenced off.
+    fn give_up(&mut self, id: JobId) {
+        let Some(run) = self.run(id) else { return };
+        let (instance, upstream) = (run.instance, run.attempt.upstream_id);
+        if let Some(instance) = self.instances.get_mut(instance) {
+            instance.zombies.push(upstream);
+        }
+        self.confirm_stop(id);
+    }
+}
+
+impl super::Run {
+    fn extend(&mut self, limit: Limit, ms: u32, now: Tick) {
+        match limit {
+            Limit::Run => self.run_deadline = Some(now.after(ms.into())),
+            Limit::Stall | Limit::Queue => self.stall_grace_ms += u64::from(ms),
+        }
+    }
+}
+
+fn name(limit: Limit) -> &'static str {
+    match limit {
+        Limit::Queue => "queue",
+        Limit::Run => "run",
+        Limit::Stall => "stall",
+    }
+}

@@ -1,0 +1,259 @@
+//! How a prompt becomes a job, and how a waiting job is taken away again.
+
+use std::sync::Arc;
+
+use crate::clock::Tick;
+use crate::model::decision::{Admission, DecisionRecord, Limits, Priority, Question};
+use crate::model::event::{Event, History, OpenJob};
+use crate::model::id::JobId;
+use crate::model::job::{Attempt, Job, JobOutcome, Number};
+use crate::model::view::Load;
+
+use super::super::input::{Action, Refusal, Reply, RequestId, Scope, Sighting};
+use super::{Asked, Core, Entry, Phase, Run, Then, job_view};
+
+impl Core {
+    pub(super) fn submit(&mut self, request: RequestId, mut job: Box<Job>) {
+        if let Some(reply) = self.already_known(&job).or_else(|| self.no_room(&job.tenant)) {
+            return self.out.push(Action::Reply { request, reply });
+        }
+        job.number = self.next_number(&job);
+        let tenant = self.tenants.index(&job.tenant);
+        let client = self.clients.index(job.client_id.as_deref().unwrap_or(""));
+        let mut view = job_view(&job, tenant, client);
+        view.run_ms = self.learned.run_ms(job.needs.signature, None);
+        let load = self.load(tenant, client);
+        self.ask(Asked::Intake { request, job }, Question::Intake { job: view, load });
+    }
+
+    /// The same id again: the same prompt is the same job, another prompt is a mistake.
+    fn already_known(&self, job: &Job) -> Option<Reply> {
+        let known = &self.jobs[self.prompt_ids.get(&job.prompt_id)?].job;
+        Some(if known.body.prompt == job.body.prompt {
+            Reply::Accepted { prompt_id: known.prompt_id.clone(), number: known.number }
+        } else {
+            Reply::Refused(Refusal::IdTaken)
+        })
+    }
+
+    fn no_room(&self, tenant: &str) -> Option<Reply> {
+        if self.draining {
+            return Some(Reply::Refused(Refusal::Draining));
+        }
+        let queued = self.queue.len();
+        if queued >= self.config.max_queued {
+            return Some(Reply::Refused(Refusal::QueueFull { queued, limit: self.config.max_queued }));
+        }
+        let index = self.tenants.get(tenant)?;
+        let queued = self.tenants.totals(index).queued as usize;
+        let limit = self.config.max_queued_per_tenant;
+        let tenant = tenant.to_owned();
+        (queued >= limit).then_some(Reply::Refused(Refusal::TenantFull { tenant, queued, limit }))
+    }
+
+    /// ComfyUI's counter: every prompt without a number takes one, `front` takes its negative.
+    fn next_number(&mut self, job: &Job) -> Number {
+        if let Some(number) = job.requested.number {
+            return Number::Given(number);
+        }
+        let number = self.counter;
+        self.counter += 1;
+        Number::Counted(if job.requested.front { -number } else { number })
+    }
+
+    fn load(&self, tenant: u32, client: u32) -> Load {
+        let all = self.totals();
+        Load {
+            queued: all.queued,
+            running: all.running,
+            instances: self.instances.iter().filter(|i| i.up).count() as u32,
+            free_slots: self.instances.iter().map(|i| i.free_slots()).sum(),
+            tenant_queued: self.tenants.totals(tenant).queued,
+            tenant_running: self.tenants.totals(tenant).running,
+            client_queued: self.clients.totals(client).queued,
+        }
+    }
+
+    pub(super) fn intake_decided(
+        &mut self,
+        request: RequestId,
+        job: Box<Job>,
+        (admission, priority, limits): (Admission, Priority, Limits),
+        records: Vec<DecisionRecord>,
+    ) {
+        if let Admission::Reject { status, retry_after_s, reason } = admission {
+            self.remember(records, Some(job.id), Some("refused".into()));
+            self.release_names(&job);
+            let refusal = Refusal::Policy { status, retry_after_s, reason };
+            return self.out.push(Action::Reply { request, reply: Reply::Refused(refusal) });
+        }
+        // Two prompts with one id may have been asked about at the same time.
+        if let Some(reply) = self.already_known(&job) {
+            return self.out.push(Action::Reply { request, reply });
+        }
+        let limits = self.clamp_limits(limits);
+        let id = job.id;
+        self.remember(records, Some(id), None);
+        let mut events = vec![Event::JobAccepted { job: job.clone(), priority, limits }];
+        events.append(&mut self.records);
+        self.register(*job, priority, limits);
+        self.recount(id, |t| t.queued += 1);
+        self.commit(Then::Accept { request, job: id }, events);
+    }
+
+    /// Names get an index when a prompt arrives; one that is refused must not keep it.
+    fn release_names(&mut self, job: &Job) {
+        self.tenants.release_if_unused(&job.tenant);
+        self.clients.release_if_unused(job.client_id.as_deref().unwrap_or(""));
+    }
+
+    pub(super) fn clamp_limits(&self, limits: Limits) -> Limits {
+        let max = self.config.max_limits;
+        let least = |a: Option<u32>, b: Option<u32>| a.into_iter().chain(b).min();
+        Limits {
+            queue_ms: least(limits.queue_ms, max.queue_ms),
+            run_ms: least(limits.run_ms, max.run_ms),
+            stall_ms: least(limits.stall_ms, max.stall_ms),
+        }
+    }
+
+    fn register(&mut self, job: Job, priority: Priority, limits: Limits) {
+        self.seq += 1;
+        let id = job.id;
+        self.prompt_ids.insert(job.prompt_id.clone(), id);
+        let entry = Entry {
+            seq: self.seq,
+            tenant: self.tenants.index(&job.tenant),
+            client: self.clients.index(job.client_id.as_deref().unwrap_or("")),
+            job: Arc::new(job),
+            priority,
+            limits,
+            accepted: self.now.tick,
+            phase: Phase::Accepting,
+            attempts: 0,
+            last_attempt: None,
+            avoid: None,
+            held_ms: 0,
+            held_since: None,
+        };
+        self.jobs.insert(id, entry);
+    }
+
+    pub(super) fn accepted(&mut self, request: RequestId, id: JobId) {
+        let Some(entry) = self.jobs.get(&id) else { return };
+        let reply = Reply::Accepted { prompt_id: entry.job.prompt_id.clone(), number: entry.job.number };
+        self.out.push(Action::Reply { request, reply });
+        self.enqueue(id, self.now.tick);
+        self.status();
+    }
+
+    pub(super) fn not_accepted(&mut self, request: RequestId, id: JobId, error: String) {
+        self.recount(id, |t| t.queued -= 1);
+        self.forget(id);
+        self.out.push(Action::Reply { request, reply: Reply::Refused(Refusal::Storage(error)) });
+    }
+
+    /// Drop an entry whose end is durable, or that never was.
+    pub(super) fn forget(&mut self, id: JobId) -> Option<Arc<Job>> {
+        let entry = self.jobs.remove(&id)?;
+        self.prompt_ids.remove(&entry.job.prompt_id);
+        Some(entry.job)
+    }
+
+    pub(super) fn delete(&mut self, request: RequestId, prompt_ids: &[String]) {
+        let jobs: Vec<JobId> = prompt_ids.iter().filter_map(|id| self.prompt_ids.get(id).copied()).collect();
+        self.cancel_waiting(request, jobs);
+    }
+
+    pub(super) fn clear(&mut self, request: RequestId, scope: &Scope) {
+        let covered = |id: &JobId| self.jobs[id].is_of(scope);
+        let jobs = self.queue.iter().map(|row| row.id).filter(covered).collect();
+        self.cancel_waiting(request, jobs);
+    }
+
+    fn cancel_waiting(&mut self, request: RequestId, jobs: Vec<JobId>) {
+        let jobs: Vec<JobId> = jobs.into_iter().filter(|id| self.queue.remove(*id).is_some()).collect();
+        if jobs.is_empty() {
+            return self.out.push(Action::Reply { request, reply: Reply::Done { affected: 0 } });
+        }
+        let at = self.now.wall;
+        let end = |job: &JobId| Event::JobEnded {
+            job: *job,
+            outcome: JobOutcome::Cancelled,
+            at,
+            history: History::default(),
+        };
+        let events = jobs.iter().map(end).collect();
+        for id in &jobs {
+            if let Some(entry) = self.jobs.get_mut(id) {
+                entry.phase = Phase::Ending;
+            }
+        }
+        self.commit(Then::Deleted { request, jobs }, events);
+    }
+
+    pub(super) fn deleted(&mut self, request: RequestId, jobs: &[JobId]) {
+        for id in jobs {
+            self.recount(*id, |t| t.queued -= 1);
+            self.forget(*id);
+        }
+        self.status();
+        self.out.push(Action::Reply { request, reply: Reply::Done { affected: jobs.len() } });
+    }
+
+    /// The ledger did not take it: they still wait.
+    pub(super) fn not_deleted(&mut self, request: RequestId, jobs: &[JobId]) {
+        for id in jobs {
+            self.enqueue(*id, self.now.tick);
+        }
+        self.out.push(Action::Reply { request, reply: Reply::Done { affected: 0 } });
+    }
+
+    /// Take up the jobs of a ledger. Their waits begin anew: the monotonic clock does not survive a restart.
+    pub(super) fn restore(&mut self, open: Vec<OpenJob>) {
+        for OpenJob { job, priority, limits, attempts } in open {
+            let id = job.id;
+            let waited = self.now.wall.saturating_sub(job.accepted_at);
+            self.register(job, priority, limits);
+            let entry = self.jobs.get_mut(&id).expect("just registered");
+            entry.accepted = Tick(self.now.tick.0.saturating_sub(waited));
+            entry.attempts = attempts.iter().map(|a| a.0.number).max().unwrap_or(0);
+            entry.last_attempt = attempts.last().map(|a| a.0.clone());
+            match attempts.into_iter().last() {
+                Some((attempt, None)) => self.restore_attempt(id, attempt),
+                Some(_) | None => {
+                    self.recount(id, |t| t.queued += 1);
+                    self.enqueue(id, self.now.tick);
+                }
+            }
+            self.to_reassess.push_back(id);
+        }
+    }
+
+    /// An attempt that was live when the router stopped: its instance is asked as soon as it is up.
+    fn restore_attempt(&mut self, id: JobId, attempt: Attempt) {
+        self.recount(id, |t| t.running += 1);
+        let now = self.now.tick;
+        let number = attempt.number;
+        let index = self.instances.iter().position(|i| i.spec.id == attempt.instance);
+        if let Some(index) = index {
+            self.instances[index].live.push(super::live(id, now, None));
+        }
+        let entry = self.jobs.get_mut(&id).expect("just registered");
+        let run = Run::new(attempt, index.unwrap_or(usize::MAX), now, &entry.limits);
+        entry.phase = Phase::Running(Box::new(Run { sent: true, ..run }));
+        if index.is_none() {
+            let detail = "its instance is no longer configured".to_owned();
+            self.sighted(id, number, Sighting::NotDispatched { detail });
+        }
+    }
+}
+
+impl Entry {
+    pub(super) fn is_of(&self, scope: &Scope) -> bool {
+        match scope {
+            Scope::Everybody => true,
+            Scope::Tenant(name) => self.job.tenant == *name,
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! After a failed attempt: the policy says again or never, the host's limit on attempts still holds.
+
+use crate::clock::Tick;
+use crate::model::decision::{Cause, DecisionRecord, Failure, Question, RecoveryDecision};
+use crate::model::event::Event;
+use crate::model::id::JobId;
+use crate::model::job::{AttemptOutcome, JobOutcome};
+
+use super::super::input::{Action, Ending};
+use super::{Asked, Core, Phase, StopReason, Then};
+
+/// A retry's delay is clamped to this.
+const MAX_DELAY_MS: u32 = 600_000;
+
+impl Core {
+    /// An attempt failed for a reason that another attempt may not have.
+    pub(super) fn failed(
+        &mut self,
+        id: JobId,
+        outcome: AttemptOutcome,
+        detail: String,
+        ending: Option<Box<Ending>>,
+    ) {
+        let Some(run) = self.run(id) else { return };
+        if run.failing {
+            return;
+        }
+        // Its owner wanted it gone, and gone it is.
+        if let Some(why) = run.stopping.as_ref().map(|s| s.why.clone())
+            && (why == StopReason::Owner || ending.is_none())
+        {
+            return self.stopped(id, &why, ending.map(|e| *e));
+        }
+        run.failing = true;
+        let (number, instance) = (run.attempt.number, run.instance);
+        let entry = &self.jobs[&id];
+        let Phase::Running(run) = &entry.phase else { return };
+        let failure = Failure {
+            cause: cause(&outcome),
+            instance: instance.min(u32::MAX as usize) as u32,
+            attempt: number,
+            ran_ms: self.ran_ms(run),
+        };
+        let question = Question::OnFailure { job: self.view(entry), failure };
+        self.ask(Asked::Failure { job: id, attempt: number, outcome, ending, detail }, question);
+    }
+
+    pub(super) fn failure_decided(
+        &mut self,
+        id: JobId,
+        (outcome, detail, ending): (AttemptOutcome, String, Option<Box<Ending>>),
+        decision: RecoveryDecision,
+        records: Vec<DecisionRecord>,
+    ) {
+        let spent = self.jobs.get(&id).is_some_and(|entry| entry.attempts >= self.config.max_attempts);
+        let stopped = self.run(id).and_then(|run| run.stopping.clone());
+        match decision {
+            RecoveryDecision::Retry { delay_ms, avoid_instance } if !spent && stopped.is_none() => {
+                self.remember(records, Some(id), Some("queued again".into()));
+                let avoid = self.run(id).map(|run| run.instance).filter(|_| avoid_instance);
+                if let Some(entry) = self.jobs.get_mut(&id) {
+                    entry.avoid = avoid;
+                }
+                self.requeue(id, outcome, &detail, delay_ms.min(MAX_DELAY_MS));
+            }
+            _ => {
+                let did = if spent { "ended the job: its attempts are spent" } else { "ended the job" };
+                self.remember(records, Some(id), Some(did.into()));
+                let job = job_outcome(&outcome);
+                let ending = ending.map_or_else(|| no_ending(detail), |e| *e);
+                self.end_attempt(id, outcome, job, ending);
+            }
+        }
+    }
+
+    /// Close the attempt and, once that is durable, let the job wait again.
+    pub(super) fn requeue(&mut self, id: JobId, outcome: AttemptOutcome, detail: &str, delay_ms: u32) {
+        let Some(run) = self.close_attempt(id, &outcome, 0) else { return };
+        self.recount(id, |t| t.queued += 1);
+        self.out.push(Action::Forget { upstream: run.attempt.upstream_id });
+        let mut events = std::mem::take(&mut self.records);
+        events.push(Event::AttemptEnded {
+            job: id,
+            number: run.attempt.number,
+            outcome,
+            at: self.now.wall,
+            detail: detail.to_owned(),
+        });
+        let ready_at = self.now.tick.after(delay_ms.into());
+        self.commit(Then::Requeue { job: id, ready_at }, events);
+    }
+
+    pub(super) fn requeued(&mut self, id: JobId, ready_at: Tick) {
+        self.enqueue(id, ready_at);
+        self.status();
+    }
+
+    /// A durable attempt that was never sent: its instance went away in between.
+    pub(super) fn unsent(&mut self, id: JobId, detail: &str) {
+        self.requeue(id, AttemptOutcome::Dispatch, detail, 0);
+    }
+}
+
+fn no_ending(detail: String) -> Ending {
+    use super::super::input::EndKind;
+    Ending { kind: EndKind::NodeError, detail, history: Default::default(), load_ms: 0 }
+}
+
+fn cause(outcome: &AttemptOutcome) -> Cause {
+    match outcome {
+        AttemptOutcome::Crash => Cause::Crash,
+        AttemptOutcome::OutOfMemory => Cause::OutOfMemory,
+        AttemptOutcome::NodeError => Cause::NodeError,
+        AttemptOutcome::Rejected => Cause::Rejected,
+        AttemptOutcome::Dispatch => Cause::Dispatch,
+        _ => Cause::Lost,
+    }
+}
+
+fn job_outcome(outcome: &AttemptOutcome) -> JobOutcome {
+    match outcome {
+        AttemptOutcome::Success => JobOutcome::Success,
+        AttemptOutcome::NodeError | AttemptOutcome::OutOfMemory | AttemptOutcome::Rejected => {
+            JobOutcome::Error
+        }
+        AttemptOutcome::Interrupted | AttemptOutcome::Preempted => JobOutcome::Interrupted,
+        AttemptOutcome::TimedOut => JobOutcome::TimedOut,
+        AttemptOutcome::Crash | AttemptOutcome::Lost | AttemptOutcome::Dispatch => JobOutcome::Lost,
+    }
+}

@@ -1,0 +1,192 @@
+//! From the head of the queue to a durable attempt: one route question at a time.
+
+use crate::model::decision::{DecisionRecord, Question, Route, RouteDecision};
+use crate::model::event::Event;
+use crate::model::id::{JobId, UpstreamId};
+use crate::model::job::{Attempt, JobOutcome};
+
+use super::super::input::Action;
+use super::{Asked, Core, Phase, Run, Then, clamp_ms};
+
+/// After a route answer that led nowhere, ask again after this long at the latest.
+const RECONSIDER_MS: u64 = 250;
+
+impl Core {
+    /// Ask where the most urgent job that could start now should run.
+    pub(super) fn schedule(&mut self) {
+        if self.routing || self.draining || self.queue.len() == 0 {
+            return;
+        }
+        if self.instances.iter().all(|instance| instance.free_slots() == 0) {
+            return;
+        }
+        let (jobs, instances) = (&self.jobs, &self.instances);
+        let fits = |id: JobId| {
+            let needs = &jobs[&id].job.needs;
+            instances.iter().any(|i| i.free_slots() > 0 && i.can.meets(needs))
+        };
+        let Some(row) = self.queue.best(self.now.tick, fits) else { return };
+        let entry = &self.jobs[&row.id];
+        let rows = self.eligible(row.id);
+        let now = self.now.tick;
+        let candidates = rows
+            .iter()
+            .map(|&i| self.instances[i].candidate(i, &entry.job.needs, &self.learned, now))
+            .collect();
+        let question = Question::Route { job: self.view(entry), candidates };
+        self.routing = true;
+        self.ask(Asked::Route { job: row.id, rows }, question);
+    }
+
+    /// Instances that serve and have everything the job needs; the one to avoid only if there is no other.
+    fn eligible(&self, id: JobId) -> Vec<usize> {
+        let entry = &self.jobs[&id];
+        let needs = &entry.job.needs;
+        let mut rows: Vec<usize> = (0..self.instances.len())
+            .filter(|&i| self.instances[i].serves() && self.instances[i].can.meets(needs))
+            .collect();
+        if let Some(avoid) = entry.avoid {
+            let others_free = rows.iter().any(|&i| i != avoid);
+            if others_free {
+                rows.retain(|&i| i != avoid);
+            }
+        }
+        rows
+    }
+
+    pub(super) fn route_decided(
+        &mut self,
+        id: JobId,
+        rows: &[usize],
+        decision: RouteDecision,
+        records: Vec<DecisionRecord>,
+    ) {
+        self.routing = false;
+        if self.queue.get_mut(id).is_none() {
+            return self.remember(records, Some(id), Some("the job was gone".into()));
+        }
+        match decision.route {
+            Route::Hold { ms } => self.hold(id, ms.into(), records),
+            Route::Reject => {
+                self.remember(records, Some(id), Some("ended the job".into()));
+                self.queue.remove(id);
+                self.end_job(id, JobOutcome::Error, decision.reason, None);
+            }
+            Route::Ranked(ranked) => {
+                let usable = |&&row: &&u32| {
+                    let instance = &self.instances[rows[row as usize]];
+                    instance.free_slots() > 0 && instance.can.meets(&self.jobs[&id].job.needs)
+                };
+                match ranked.iter().find(usable) {
+                    Some(&row) => self.start(id, rows[row as usize], records),
+                    // Naming nobody who is free is a way to hold, and bounded like one.
+                    None => self.hold(id, RECONSIDER_MS, records),
+                }
+            }
+        }
+    }
+
+    fn hold(&mut self, id: JobId, ms: u64, records: Vec<DecisionRecord>) {
+        let now = self.now.tick;
+        let entry = self.jobs.get_mut(&id).expect("a waiting job has an entry");
+        // Charged by the time it really waited, since a change in the fleet may have woken it early.
+        entry.held_ms += entry.held_since.take().map_or(0, |since| now.since(since));
+        let left = self.config.max_hold_ms.saturating_sub(entry.held_ms);
+        let ms = ms.min(left);
+        if ms == 0 {
+            return self.start_anywhere(id, records);
+        }
+        entry.held_since = Some(now);
+        let row = self.queue.get_mut(id).expect("checked by the caller");
+        row.held = true;
+        row.ready_at = now.after(ms);
+        self.remember(records, Some(id), Some(format!("held for {ms} ms")));
+    }
+
+    /// The policy may not hold it any longer: the first free instance takes it.
+    fn start_anywhere(&mut self, id: JobId, records: Vec<DecisionRecord>) {
+        let rows = self.eligible(id);
+        match rows.into_iter().find(|&i| self.instances[i].free_slots() > 0) {
+            Some(index) => self.start(id, index, records),
+            None => self.pass_over(id, records),
+        }
+    }
+
+    /// Nothing is free any more: the next job may have its turn meanwhile.
+    fn pass_over(&mut self, id: JobId, records: Vec<DecisionRecord>) {
+        let ready_at = self.now.tick.after(RECONSIDER_MS);
+        let row = self.queue.get_mut(id).expect("checked by the caller");
+        row.held = true;
+        row.ready_at = ready_at;
+        self.remember(records, Some(id), Some("no instance was free any more".into()));
+    }
+
+    fn start(&mut self, id: JobId, index: usize, records: Vec<DecisionRecord>) {
+        let did = format!("dispatched to {}", self.instances[index].spec.id);
+        self.remember(records, Some(id), Some(did));
+        self.queue.remove(id);
+        self.recount(id, |t| {
+            t.queued -= 1;
+            t.running += 1;
+        });
+        let now = self.now;
+        let instance = &mut self.instances[index];
+        let entry = self.jobs.get_mut(&id).expect("a waiting job has an entry");
+        let needs = &entry.job.needs;
+        let candidate = instance.candidate(index, needs, &self.learned, now.tick);
+        let predicted_ms = candidate.run_ms.map(|run| run.saturating_add(candidate.load_ms.unwrap_or(0)));
+        entry.attempts += 1;
+        let attempt = Attempt {
+            number: entry.attempts,
+            upstream_id: UpstreamId::mint(),
+            instance: instance.spec.id.clone(),
+            started_at: now.wall,
+        };
+        let mut run = Run::new(attempt.clone(), index, now.tick, &entry.limits);
+        run.predicted_ms = predicted_ms;
+        run.cold = needs.models.iter().filter(|m| !instance.is_resident(m)).cloned().collect();
+        instance.live.push(super::live(id, now.tick, predicted_ms));
+        instance.idle_since = None;
+        entry.last_attempt = Some(attempt.clone());
+        entry.phase = Phase::Running(Box::new(run));
+        let mut events = std::mem::take(&mut self.records);
+        events.push(Event::AttemptStarted { job: id, attempt });
+        self.commit(Then::Start { job: id }, events);
+    }
+
+    /// The attempt is durable: it may be sent, unless its owner has changed his mind.
+    pub(super) fn started(&mut self, id: JobId) {
+        let now = self.now.tick;
+        let Some(entry) = self.jobs.get_mut(&id) else { return };
+        let Phase::Running(run) = &mut entry.phase else { return };
+        if run.stopping.is_some() {
+            return self.confirm_stop(id);
+        }
+        if !self.instances[run.instance].up {
+            return self.unsent(id, "its instance went down before it was sent");
+        }
+        run.sent = true;
+        run.restart_clocks(now, &entry.limits);
+        self.out.push(Action::Dispatch { job: entry.job.clone(), attempt: run.attempt.clone() });
+        self.status();
+    }
+
+    /// The ledger did not take the attempt: nothing was sent, the job waits on.
+    pub(super) fn not_started(&mut self, id: JobId) {
+        let Some(run) = self.take_run(id) else { return };
+        let entry = self.jobs.get_mut(&id).expect("it had a run");
+        entry.attempts -= 1;
+        entry.last_attempt = None;
+        self.instances[run.instance].release(id, self.now.tick);
+        self.recount(id, |t| {
+            t.running -= 1;
+            t.queued += 1;
+        });
+        self.enqueue(id, self.now.tick.after(1000));
+    }
+
+    /// How long the attempt has run, for reports.
+    pub(super) fn ran_ms(&self, run: &Run) -> u32 {
+        clamp_ms(self.now.tick.since(run.started))
+    }
+}

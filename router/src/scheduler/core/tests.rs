@@ -1,0 +1,7 @@
+//! The core against a world that does things in any order, and the flows one by one.
+
+mod flows;
+mod invariants;
+mod world;
+
+pub(super) use world::job as plain_job;

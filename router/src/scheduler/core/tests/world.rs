@@ -1,0 +1,264 @@
+//! A world for the core: a ledger that checks what it is given, instances that run what they are sent, and a policy
+//! that answers what a test tells it to.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::clock::{Now, Tick};
+use crate::model::decision::*;
+use crate::model::event::{Event, History};
+use crate::model::id::{InstanceId, JobId, UpstreamId};
+use crate::model::job::*;
+use crate::model::view::Capabilities;
+use crate::scheduler::config::CoreConfig;
+use crate::scheduler::core::Core;
+use crate::scheduler::input::*;
+
+/// Answers by the policy; each test replaces what it cares about.
+pub(super) struct Answers {
+    pub(super) priority: fn(&crate::model::view::JobView) -> Priority,
+    pub(super) limits: Limits,
+    pub(super) route: Box<dyn FnMut(usize) -> Route>,
+    pub(super) recovery: Box<dyn FnMut() -> RecoveryDecision>,
+    pub(super) timeout: TimeoutDecision,
+    pub(super) orders: Vec<Order>,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self {
+            priority: |_| Priority::default(),
+            limits: Limits::default(),
+            route: Box::new(|n| Route::Ranked((0..n as u32).collect())),
+            recovery: Box::new(|| RecoveryDecision::Fail),
+            timeout: TimeoutDecision::Fail { reason: "too slow".into() },
+            orders: Vec::new(),
+        }
+    }
+}
+
+pub(super) struct World {
+    pub(super) core: Core,
+    pub(super) now: Now,
+    pub(super) answers: Answers,
+    pub(super) todo: Vec<Action>,
+    pub(super) slots: u32,
+    /// What the ledger holds.
+    pub(super) accepted: HashSet<JobId>,
+    pub(super) ended: BTreeMap<JobId, JobOutcome>,
+    pub(super) open_attempts: HashMap<JobId, u32>,
+    pub(super) attempts: HashMap<JobId, u32>,
+    /// What the instances run.
+    pub(super) running: Vec<(Arc<Job>, Attempt)>,
+    pub(super) interrupted: Vec<UpstreamId>,
+    pub(super) replies: HashMap<RequestId, Reply>,
+    pub(super) announced: Vec<Announcement>,
+    pub(super) ledger_fails: bool,
+    requests: RequestId,
+}
+
+impl World {
+    pub(super) fn new(instances: usize, slots: u32, config: CoreConfig) -> Self {
+        let spec = |i: usize| InstanceSpec {
+            id: InstanceId::from(format!("i{i}").as_str()),
+            slots,
+            labels: Arc::default(),
+        };
+        let now = Now { tick: Tick(0), wall: 1_000_000 };
+        let core = Core::new(config, (0..instances).map(spec).collect(), Restored::default(), now);
+        let mut world = Self {
+            core,
+            now,
+            answers: Answers::default(),
+            todo: Vec::new(),
+            slots,
+            accepted: HashSet::new(),
+            ended: BTreeMap::new(),
+            open_attempts: HashMap::new(),
+            attempts: HashMap::new(),
+            running: Vec::new(),
+            interrupted: Vec::new(),
+            replies: HashMap::new(),
+            announced: Vec::new(),
+            ledger_fails: false,
+            requests: 0,
+        };
+        (0..instances).for_each(|index| world.up(index));
+        world
+    }
+
+    pub(super) fn input(&mut self, input: Input) {
+        for action in self.core.step(input, self.now) {
+            match action {
+                Action::Closed(closed) => self.abandon(closed.attempt.upstream_id),
+                action => self.todo.push(action),
+            }
+        }
+        for report in self.core.report() {
+            assert!(report.live.len() <= self.slots as usize, "an instance is over its slots");
+        }
+    }
+
+    pub(super) fn pass(&mut self, ms: u64) {
+        self.now.tick = self.now.tick.after(ms);
+        self.now.wall += ms;
+        self.input(Input::Tick);
+    }
+
+    pub(super) fn up(&mut self, index: usize) {
+        let can = Capabilities { classes: ["SaveImage".to_owned()].into(), ..Capabilities::default() };
+        self.input(Input::Instance { index, change: InstanceChange::Up(Arc::new(can)) });
+    }
+
+    /// The instance's process dies with everything in it.
+    pub(super) fn down(&mut self, index: usize) {
+        let name = format!("i{index}");
+        self.running.retain(|(_, attempt)| attempt.instance.as_str() != name);
+        self.input(Input::Instance { index, change: InstanceChange::Down { reason: "refused".into() } });
+    }
+
+    pub(super) fn submit_job(&mut self, job: Job) -> RequestId {
+        self.requests += 1;
+        self.input(Input::Submit { request: self.requests, job: Box::new(job) });
+        self.requests
+    }
+
+    pub(super) fn submit(&mut self) -> RequestId {
+        self.submit_job(job("t"))
+    }
+
+    pub(super) fn request(&mut self) -> RequestId {
+        self.requests += 1;
+        self.requests
+    }
+
+    /// Execute one waiting action.
+    pub(super) fn execute(&mut self, at: usize) {
+        match self.todo.remove(at) {
+            Action::Consult { ticket, consultation } => {
+                let decided = self.answer(&consultation.question);
+                self.input(Input::Decided { ticket, decided });
+            }
+            Action::Commit { ticket, insist: false, .. } if self.ledger_fails => {
+                self.input(Input::CommitFailed { ticket, error: "disk full".into() });
+            }
+            Action::Commit { ticket, events, .. } => {
+                self.store(events);
+                self.input(Input::Committed { ticket });
+            }
+            Action::Note(events) => self.store(events),
+            Action::Reply { request, reply } => {
+                assert!(self.replies.insert(request, reply).is_none(), "a request is answered once");
+            }
+            Action::Dispatch { job, attempt } => self.dispatch(job, attempt),
+            Action::Interrupt { upstream, .. } => self.interrupted.push(upstream),
+            Action::Inspect { job, attempt } => self.inspect(&job, &attempt),
+            Action::Announce(announcement) => {
+                assert!(self.ended.contains_key(&announcement.job.id), "told before it was durable");
+                self.announced.push(*announcement);
+            }
+            Action::Closed(_)
+            | Action::InspectZombie { .. }
+            | Action::Forget { .. }
+            | Action::Status { .. }
+            | Action::Free { .. } => {}
+        }
+    }
+
+    pub(super) fn settle(&mut self) {
+        while !self.todo.is_empty() {
+            self.execute(0);
+        }
+    }
+
+    /// A driver executes actions in order: what is abandoned is not sent any more.
+    fn abandon(&mut self, upstream: UpstreamId) {
+        let stays = |action: &Action| !matches!(action, Action::Dispatch { attempt, .. } if attempt.upstream_id == upstream);
+        self.todo.retain(stays);
+    }
+
+    fn dispatch(&mut self, job: Arc<Job>, attempt: Attempt) {
+        assert_eq!(self.open_attempts.get(&job.id), Some(&attempt.number), "sent before it was durable");
+        self.running.push((job, attempt));
+    }
+
+    fn inspect(&mut self, job: &Job, attempt: &Attempt) {
+        let there = self.running.iter().any(|(_, a)| a.upstream_id == attempt.upstream_id);
+        let sighting = if there { Sighting::Present } else { Sighting::Absent };
+        self.input(Input::Attempt { job: job.id, number: attempt.number, sighting });
+    }
+
+    /// The running attempt at this position ends by itself.
+    pub(super) fn finish(&mut self, at: usize, kind: EndKind) {
+        let (job, attempt) = self.running.remove(at);
+        let ending = Ending { kind, detail: format!("{kind:?}"), history: History::default(), load_ms: 0 };
+        self.input(Input::Attempt { job: job.id, number: attempt.number, sighting: Sighting::Ended(ending) });
+    }
+
+    fn answer(&mut self, question: &Question) -> Decided {
+        let answers = &mut self.answers;
+        let answer = match question {
+            Question::Intake { job, .. } => Answer::Intake {
+                admission: Admission::Admit,
+                priority: (answers.priority)(job),
+                limits: answers.limits,
+            },
+            Question::Reassess { job } => {
+                Answer::Reassess { priority: (answers.priority)(job), limits: answers.limits }
+            }
+            Question::Route { candidates, .. } => {
+                let route = (answers.route)(candidates.len());
+                Answer::Route(RouteDecision { route, reason: String::new() })
+            }
+            Question::OnTimeout { .. } => Answer::OnTimeout(answers.timeout.clone()),
+            Question::OnFailure { .. } => Answer::OnFailure((answers.recovery)()),
+            Question::Tick { .. } => Answer::Tick(std::mem::take(&mut answers.orders)),
+            Question::Observe { .. } => Answer::Observe,
+        };
+        Decided { answer, records: Vec::new() }
+    }
+
+    /// The invariants of the ledger.
+    fn store(&mut self, events: Vec<Event>) {
+        for event in events {
+            match event {
+                Event::JobAccepted { job, .. } => assert!(self.accepted.insert(job.id), "accepted twice"),
+                Event::AttemptStarted { job, attempt } => {
+                    assert!(!self.ended.contains_key(&job), "an ended job runs");
+                    let last = self.attempts.insert(job, attempt.number).unwrap_or(0);
+                    assert!(attempt.number > last, "an attempt number is used twice");
+                    assert_eq!(self.open_attempts.insert(job, attempt.number), None, "two live attempts");
+                }
+                Event::AttemptEnded { job, number, .. } => {
+                    assert_eq!(
+                        self.open_attempts.remove(&job),
+                        Some(number),
+                        "an attempt ends that is not live"
+                    );
+                }
+                Event::JobEnded { job, outcome, .. } => {
+                    assert!(self.accepted.contains(&job), "a job ends that never was");
+                    assert!(!self.open_attempts.contains_key(&job), "a job ends with a live attempt");
+                    assert_eq!(self.ended.insert(job, outcome), None, "a job ends twice");
+                }
+                Event::Decision(_) => {}
+            }
+        }
+    }
+}
+
+pub(in crate::scheduler::core) fn job(tenant: &str) -> Job {
+    let id = JobId::mint();
+    Job {
+        id,
+        prompt_id: id.to_string(),
+        number: Number::Counted(0),
+        client_id: None,
+        tenant: tenant.into(),
+        class: JobClass::Standard,
+        requested: Requested::default(),
+        accepted_at: 0,
+        body: Arc::new(Body { prompt: "{}".into(), ..Body::default() }),
+        needs: Arc::new(Needs { classes: vec!["SaveImage".into()], ..Needs::default() }),
+    }
+}

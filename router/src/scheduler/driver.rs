@@ -1,0 +1,314 @@
+//! Runs the core: one task that turns the world into inputs, in order, and executes the actions it gets back. Questions
+//! and writes are awaited inside the task; anything that talks to an instance runs beside it and reports back.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+use crate::assets;
+use crate::clock::Clock;
+use crate::fleet::{self, EventKind, FleetEvent};
+use crate::ledger::{self, LedgerError};
+use crate::metrics;
+use crate::model::event::Event;
+use crate::model::id::UpstreamId;
+use crate::policy;
+use crate::relay::{self, Report};
+use crate::tasks::{self, OnError};
+use crate::telemetry;
+
+use super::core::Core;
+use super::handle::{Handle, Look, Message, QueueView};
+use super::input::{Action, Input, InstanceChange, Reply, RequestId, Sighting, Ticket};
+use super::{account, dispatch, settle};
+
+/// Deadlines are checked this often.
+const TICK: Duration = Duration::from_millis(100);
+/// Gauges are set this often.
+const GAUGES_EVERY_TICKS: u32 = 10;
+const INBOX: usize = 4096;
+/// An end that cannot be written is tried again this often.
+const INSIST_EVERY: Duration = Duration::from_secs(1);
+
+/// The organs the driver acts through.
+#[derive(Debug, Clone)]
+pub struct Organs {
+    pub policy: policy::Handle,
+    pub ledger: ledger::Handle,
+    pub fleet: fleet::Handle,
+    pub assets: assets::Handle,
+    pub relay: relay::Handle,
+    pub telemetry: telemetry::Handle,
+}
+
+type Answer = Pin<Box<dyn Future<Output = Input> + Send>>;
+
+pub struct Service {
+    core: Core,
+    organs: Organs,
+    clock: Arc<dyn Clock>,
+    messages: mpsc::Receiver<Message>,
+    /// For the tasks beside this one.
+    own: mpsc::WeakSender<Message>,
+    reports: mpsc::Receiver<Report>,
+    answers: FuturesUnordered<Answer>,
+    waiting: HashMap<RequestId, oneshot::Sender<Reply>>,
+    last_request: RequestId,
+    /// Attempts on their way to an instance.
+    sending: HashMap<UpstreamId, JoinHandle<()>>,
+    remaining: Arc<AtomicUsize>,
+    ticks: u32,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("scheduler::Service")
+            .field("remaining", &self.core.remaining())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    pub fn new(
+        core: Core,
+        organs: Organs,
+        reports: mpsc::Receiver<Report>,
+        clock: Arc<dyn Clock>,
+    ) -> (Self, Handle) {
+        let (sender, messages) = mpsc::channel(INBOX);
+        let remaining = Arc::new(AtomicUsize::new(core.remaining()));
+        let service = Self {
+            core,
+            organs,
+            clock,
+            messages,
+            own: sender.downgrade(),
+            reports,
+            answers: FuturesUnordered::new(),
+            waiting: HashMap::new(),
+            last_request: 0,
+            sending: HashMap::new(),
+            remaining: remaining.clone(),
+            ticks: 0,
+        };
+        (service, Handle { messages: sender, remaining })
+    }
+
+    /// Runs until every handle is gone.
+    pub async fn run(mut self) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut policy = self.organs.policy.changed();
+        let mut samples = self.organs.telemetry.changed();
+        loop {
+            tokio::select! {
+                Some(input) = self.answers.next() => self.step(input),
+                message = self.messages.recv() => match message {
+                    Some(message) => self.message(message),
+                    None => return,
+                },
+                Some(report) = self.reports.recv() => self.report(report),
+                _ = tick.tick() => self.tick(),
+                Ok(()) = policy.changed() => self.step(Input::PolicyChanged),
+                Ok(()) = samples.changed() => {
+                    let readings = self.organs.telemetry.snapshot().views();
+                    self.step(Input::Readings(readings));
+                }
+            }
+        }
+    }
+
+    fn step(&mut self, input: Input) {
+        let actions = self.core.step(input, self.clock.now());
+        self.remaining.store(self.core.remaining(), Ordering::Relaxed);
+        for action in actions {
+            self.execute(action);
+        }
+    }
+
+    fn tick(&mut self) {
+        self.step(Input::Tick);
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(GAUGES_EVERY_TICKS) {
+            account::gauges(&self.core, &self.organs.fleet);
+        }
+        self.sending.retain(|_, task| !task.is_finished());
+    }
+
+    fn message(&mut self, message: Message) {
+        match message {
+            Message::Input(input) => self.step(*input),
+            Message::Request { make, reply } => {
+                self.last_request += 1;
+                self.waiting.insert(self.last_request, reply);
+                self.step(make.numbered(self.last_request));
+            }
+            // Whoever asked may have gone meanwhile.
+            Message::Look(Look::Queue(reply)) => {
+                let (running, pending) = self.core.listing();
+                let _ = reply.send(QueueView { running, pending });
+            }
+            Message::Look(Look::Fleet(reply)) => drop(reply.send(self.core.report())),
+            Message::Look(Look::State(job, reply)) => drop(reply.send(self.core.state(job))),
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        match report {
+            Report::Fleet(event) => self.fleet_event(event),
+            Report::Progress { job, number, nodes_done, node_percent } => {
+                let sighting = Sighting::Progress { nodes_done, node_percent };
+                self.step(Input::Attempt { job, number, sighting });
+            }
+            Report::Over { job, attempt, evidence } => {
+                let fleet = self.organs.fleet.clone();
+                self.beside("settle", async move {
+                    let ending = settle::ending(&fleet, &job, &attempt, &evidence).await;
+                    Some(Input::Attempt {
+                        job: job.id,
+                        number: attempt.number,
+                        sighting: Sighting::Ended(ending),
+                    })
+                });
+            }
+        }
+    }
+
+    fn fleet_event(&mut self, event: FleetEvent) {
+        let Some(index) = self.organs.fleet.index_of(&event.instance) else { return };
+        if let EventKind::Up(info) | EventKind::Info(info) = &event.kind {
+            let stats = String::from_utf8_lossy(&info.system_stats);
+            self.organs.telemetry.system_stats(&event.instance, &stats);
+        }
+        let change = match event.kind {
+            EventKind::Up(info) => InstanceChange::Up(info.catalogue.capabilities().clone()),
+            EventKind::Down { reason } => InstanceChange::Down { reason: reason.to_string() },
+            EventKind::Info(info) => {
+                let (running, pending) = (info.foreign.running, info.foreign.pending);
+                self.step(Input::Instance { index, change: InstanceChange::Foreign { running, pending } });
+                InstanceChange::Capabilities(info.catalogue.capabilities().clone())
+            }
+            EventKind::SocketUp { .. } | EventKind::SocketDown => InstanceChange::Resync,
+            EventKind::Frame(_) => return,
+        };
+        self.step(Input::Instance { index, change });
+    }
+
+    fn execute(&mut self, action: Action) {
+        match action {
+            Action::Consult { ticket, consultation } => {
+                let policy = self.organs.policy.clone();
+                self.answers.push(Box::pin(async move {
+                    Input::Decided { ticket, decided: policy.decide(*consultation).await }
+                }));
+            }
+            Action::Commit { ticket, events, insist } => self.commit(ticket, events, insist),
+            Action::Note(events) => self.organs.ledger.note(decisions(events)),
+            Action::Reply { request, reply } => {
+                if let Some(waiting) = self.waiting.remove(&request) {
+                    let _ = waiting.send(reply);
+                }
+            }
+            Action::Dispatch { job, attempt } => {
+                account::started(&job, &attempt);
+                let (upstream, organs) = (attempt.upstream_id, self.organs.clone());
+                let task =
+                    self.beside("dispatch", async move { dispatch::send(&organs, job, attempt).await });
+                self.sending.insert(upstream, task);
+            }
+            Action::Closed(closed) => {
+                if let Some(task) = self.sending.remove(&closed.attempt.upstream_id) {
+                    task.abort();
+                }
+                account::closed(&closed);
+            }
+            Action::Interrupt { instance, upstream } => {
+                let fleet = self.organs.fleet.clone();
+                self.beside("interrupt", async move { dispatch::stop(&fleet, &instance, upstream).await });
+            }
+            Action::Inspect { job, attempt } => {
+                let fleet = self.organs.fleet.clone();
+                self.beside("inspect", async move { settle::inspect(&fleet, &job, &attempt).await });
+            }
+            Action::InspectZombie { index, upstream } => {
+                let fleet = self.organs.fleet.clone();
+                self.beside("inspect", async move { settle::zombie(&fleet, index, upstream).await });
+            }
+            Action::Announce(announcement) => {
+                account::ended(&announcement);
+                self.organs.relay.tell(relay::Command::Announce(Box::new((*announcement).into())));
+            }
+            Action::Forget { upstream } => self.organs.relay.tell(relay::Command::Forget(upstream)),
+            Action::Status { remaining } => self.organs.relay.tell(relay::Command::Status { remaining }),
+            Action::Free { instance, unload_models, free_memory } => {
+                let fleet = self.organs.fleet.clone();
+                self.beside("free", async move {
+                    if let Err(error) = fleet.free(&instance, unload_models, free_memory).await {
+                        tracing::warn!(%instance, %error, "could not free memory");
+                    }
+                    None
+                });
+            }
+        }
+    }
+
+    fn commit(&mut self, ticket: Ticket, events: Vec<Event>, insist: bool) {
+        // Queued now, in the order of the actions; awaited later.
+        let accepted = account::accepted(&events);
+        let again = insist.then(|| events.clone());
+        let first = self.organs.ledger.commit(events);
+        let ledger = self.organs.ledger.clone();
+        self.answers.push(Box::pin(async move {
+            let mut result = first.await;
+            while let (Err(error), Some(events)) = (&result, &again) {
+                if matches!(error, LedgerError::Refused { .. }) {
+                    tracing::error!(%error, "the ledger contradicts the scheduler");
+                    break;
+                }
+                tracing::error!(%error, "an end could not be stored, trying again");
+                tokio::time::sleep(INSIST_EVERY).await;
+                result = ledger.commit(events.clone()).await;
+            }
+            match result {
+                Err(error) if !insist => Input::CommitFailed { ticket, error: error.to_string() },
+                _ => {
+                    accepted.into_iter().for_each(metrics::job_accepted);
+                    Input::Committed { ticket }
+                }
+            }
+        }));
+    }
+
+    /// Run something that talks to an instance, and feed what it found back.
+    fn beside(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = Option<Input>> + Send + 'static,
+    ) -> JoinHandle<()> {
+        let own = self.own.clone();
+        tasks::spawn(name, OnError::Log, async move {
+            if let Some(input) = work.await
+                && let Some(own) = own.upgrade()
+            {
+                // The scheduler only goes when nobody waits for it.
+                let _ = own.send(Message::Input(Box::new(input))).await;
+            }
+        })
+    }
+}
+
+fn decisions(events: Vec<Event>) -> Vec<crate::model::decision::DecisionRecord> {
+    let record = |event| match event {
+        Event::Decision(record) => Some(*record),
+        _ => None,
+    };
+    events.into_iter().filter_map(record).collect()
+}

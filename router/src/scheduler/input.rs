@@ -1,0 +1,293 @@
+//! What goes into the core and what comes out: the whole of its contact with the world.
+
+use std::sync::Arc;
+
+use crate::clock::Tick;
+use crate::model::decision::{Act, Cause, Consultation, Decided};
+use crate::model::event::{Event, History, OpenJob};
+use crate::model::id::{InstanceId, JobId, UpstreamId};
+use crate::model::job::{Attempt, AttemptOutcome, Job, JobOutcome, ModelRef, Number};
+use crate::model::view::{Capabilities, GpuView};
+
+/// A consultation or a durable write whose answer is awaited.
+pub type Ticket = u64;
+/// Whoever waits for a `Reply`.
+pub type RequestId = u64;
+
+#[derive(Debug)]
+pub enum Input {
+    /// Time passed. Fed several times a second.
+    Tick,
+    Submit {
+        request: RequestId,
+        job: Box<Job>,
+    },
+    /// Remove waiting jobs, by the client's prompt ids.
+    Delete {
+        request: RequestId,
+        prompt_ids: Vec<String>,
+    },
+    /// Remove every waiting job that the scope covers.
+    Clear {
+        request: RequestId,
+        scope: Scope,
+    },
+    Interrupt {
+        request: RequestId,
+        target: Target,
+    },
+    Decided {
+        ticket: Ticket,
+        decided: Decided,
+    },
+    Committed {
+        ticket: Ticket,
+    },
+    CommitFailed {
+        ticket: Ticket,
+        error: String,
+    },
+    Instance {
+        index: usize,
+        change: InstanceChange,
+    },
+    Attempt {
+        job: JobId,
+        number: u32,
+        sighting: Sighting,
+    },
+    /// New GPU readings, by instance index.
+    Readings(Vec<(usize, GpuView, Tick)>),
+    /// Another policy version answers from now on.
+    PolicyChanged,
+    /// An operator's order to an instance.
+    Operate {
+        index: usize,
+        act: Act,
+    },
+    /// No new prompts and no new attempts from now on.
+    Drain,
+}
+
+/// Whose jobs a request without ids means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    Everybody,
+    Tenant(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    Prompt(String),
+    Running(Scope),
+}
+
+#[derive(Debug, Clone)]
+pub enum InstanceChange {
+    Up(Arc<Capabilities>),
+    /// It does not answer, or its process is gone.
+    Down {
+        reason: String,
+    },
+    Capabilities(Arc<Capabilities>),
+    /// Jobs of others that it runs and queues.
+    Foreign {
+        running: u32,
+        pending: u32,
+    },
+    /// Its events were or may have been missed: ask it what became of the attempts there.
+    Resync,
+    /// It no longer runs or queues this attempt, which was given up.
+    ZombieGone(UpstreamId),
+}
+
+/// News of one attempt.
+#[derive(Debug, Clone)]
+pub enum Sighting {
+    /// The instance took the prompt.
+    Dispatched,
+    /// It certainly did not.
+    NotDispatched { detail: String },
+    /// Nobody knows whether it did.
+    DispatchUnknown { detail: String },
+    /// A sign of life.
+    Progress { nodes_done: u32, node_percent: Option<f32> },
+    /// It ended by itself.
+    Ended(Ending),
+    /// Asked, the instance has it in its queue.
+    Present,
+    /// Asked, the instance does not know it.
+    Absent,
+}
+
+#[derive(Debug, Clone)]
+pub struct Ending {
+    pub kind: EndKind,
+    /// One line for logs and errors.
+    pub detail: String,
+    pub history: History,
+    /// Time spent in loader nodes.
+    pub load_ms: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndKind {
+    Success,
+    NodeError,
+    OutOfMemory,
+    Interrupted,
+    Rejected,
+}
+
+impl EndKind {
+    pub fn outcome(self) -> AttemptOutcome {
+        match self {
+            Self::Success => AttemptOutcome::Success,
+            Self::NodeError => AttemptOutcome::NodeError,
+            Self::OutOfMemory => AttemptOutcome::OutOfMemory,
+            Self::Interrupted => AttemptOutcome::Interrupted,
+            Self::Rejected => AttemptOutcome::Rejected,
+        }
+    }
+
+    /// The recovery hook's word for it; none where there is nothing to recover.
+    pub fn cause(self) -> Option<Cause> {
+        match self {
+            Self::NodeError => Some(Cause::NodeError),
+            Self::OutOfMemory => Some(Cause::OutOfMemory),
+            Self::Rejected => Some(Cause::Rejected),
+            Self::Success | Self::Interrupted => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub enum Action {
+    Consult {
+        ticket: Ticket,
+        consultation: Box<Consultation>,
+    },
+    /// Make these durable, then say `Committed` (or `CommitFailed`) with the ticket. With `insist`, try until they are.
+    Commit {
+        ticket: Ticket,
+        events: Vec<Event>,
+        insist: bool,
+    },
+    /// Make these durable some time; nobody waits.
+    Note(Vec<Event>),
+    Reply {
+        request: RequestId,
+        reply: Reply,
+    },
+    /// Give the attempt to its instance. It is already durable.
+    Dispatch {
+        job: Arc<Job>,
+        attempt: Attempt,
+    },
+    /// The attempt is over: if it is still being sent, stop.
+    Closed(Box<Closed>),
+    Interrupt {
+        instance: InstanceId,
+        upstream: UpstreamId,
+    },
+    /// Ask the instance what it knows of the attempt; answer with a `Sighting`.
+    Inspect {
+        job: Arc<Job>,
+        attempt: Attempt,
+    },
+    /// Ask the instance whether it still has an attempt that was given up; answer with `ZombieGone` if not.
+    InspectZombie {
+        index: usize,
+        upstream: UpstreamId,
+    },
+    /// A finished job is durable: tell its client.
+    Announce(Box<Announcement>),
+    /// The attempt is over without an end of the job: forget its events.
+    Forget {
+        upstream: UpstreamId,
+    },
+    /// The number of open jobs may have changed: tell every client.
+    Status {
+        remaining: usize,
+    },
+    Free {
+        instance: InstanceId,
+        unload_models: bool,
+        free_memory: bool,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    Accepted { prompt_id: String, number: Number },
+    Refused(Refusal),
+    Done { affected: usize },
+}
+
+/// Why a prompt was not taken.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// 429
+    #[error("the queue is full: {queued} prompts wait, {limit} may")]
+    QueueFull { queued: usize, limit: usize },
+    /// 429
+    #[error("{tenant} has {queued} prompts waiting, {limit} may")]
+    TenantFull { tenant: String, queued: usize, limit: usize },
+    /// 409: the id is taken by a prompt with another content.
+    #[error("prompt_id already exists")]
+    IdTaken,
+    /// As the policy said.
+    #[error("{reason}")]
+    Policy { status: u16, retry_after_s: Option<u32>, reason: String },
+    /// 503
+    #[error("the router is draining and takes no new prompts")]
+    Draining,
+    /// 507
+    #[error("the prompt could not be stored: {0}")]
+    Storage(String),
+}
+
+#[derive(Debug, Clone)]
+pub struct Closed {
+    pub job: Arc<Job>,
+    pub attempt: Attempt,
+    pub outcome: AttemptOutcome,
+    pub ran_ms: u32,
+    pub load_ms: u32,
+}
+
+#[derive(Debug, Clone)]
+pub struct Announcement {
+    pub job: Arc<Job>,
+    pub outcome: JobOutcome,
+    /// The last attempt, if there was one.
+    pub attempt: Option<Attempt>,
+    pub detail: String,
+    pub remaining: usize,
+}
+
+/// How the core begins: an empty one, or what the ledger holds.
+#[derive(Debug, Default)]
+pub struct Restored {
+    pub open: Vec<OpenJob>,
+    /// The next queue number.
+    pub counter: i64,
+}
+
+/// One configured instance.
+#[derive(Debug, Clone)]
+pub struct InstanceSpec {
+    pub id: InstanceId,
+    /// Attempts it may run, plus those it may hold ahead.
+    pub slots: u32,
+    pub labels: Arc<std::collections::HashMap<String, String>>,
+}
+
+/// What is believed to be loaded, for `/api/fleet`.
+#[derive(Debug, Clone, Default)]
+pub struct InstanceReport {
+    pub live: Vec<JobId>,
+    pub draining: bool,
+    pub free_slots: u32,
+    pub resident: Arc<Vec<ModelRef>>,
+}

@@ -1,0 +1,128 @@
+//! What past attempts teach: how long a graph of a known shape runs, how long a model takes to load.
+//!
+//! Averages are exponential with weight 0.3 for the newest: a fleet's speed changes with drivers and neighbours, so old
+//! samples should fade within about ten. Both tables are bounded; the least recently taught goes first.
+
+use std::collections::HashMap;
+
+use crate::model::job::{ModelRef, Needs};
+
+const NEWEST_WEIGHT: f32 = 0.3;
+const SHAPES_KEPT: usize = 4096;
+const MODELS_KEPT: usize = 4096;
+
+#[derive(Debug, Clone, Copy)]
+struct Average {
+    ms: f32,
+    taught: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Learned {
+    /// By signature and instance; the fleet's average under `None`.
+    runs: HashMap<(u64, Option<u32>), Average>,
+    loads: HashMap<ModelRef, Average>,
+    lessons: u64,
+}
+
+impl Learned {
+    /// An attempt ran to its end: `run_ms` without loading, `load_ms` for the models that were not resident.
+    pub(super) fn teach(
+        &mut self,
+        needs: &Needs,
+        instance: u32,
+        run_ms: u32,
+        load_ms: u32,
+        loaded: &[ModelRef],
+    ) {
+        self.lessons += 1;
+        for at in [None, Some(instance)] {
+            blend(&mut self.runs, (needs.signature, at), run_ms as f32, self.lessons);
+        }
+        for model in loaded {
+            blend(&mut self.loads, model.clone(), load_ms as f32 / loaded.len() as f32, self.lessons);
+        }
+        forget_oldest(&mut self.runs, SHAPES_KEPT);
+        forget_oldest(&mut self.loads, MODELS_KEPT);
+    }
+
+    pub(super) fn run_ms(&self, signature: u64, instance: Option<u32>) -> Option<u32> {
+        let found = self.runs.get(&(signature, instance)).or_else(|| self.runs.get(&(signature, None)));
+        found.map(|average| average.ms as u32)
+    }
+
+    /// The sum over `models`; a model never seen counts as the mean of those seen, none when none was.
+    pub(super) fn load_ms<'a>(&self, models: impl Iterator<Item = &'a ModelRef>) -> Option<u32> {
+        let mut sum = 0.0;
+        for model in models {
+            sum += self.loads.get(model).map(|a| a.ms).or_else(|| self.mean_load())?;
+        }
+        Some(sum as u32)
+    }
+
+    fn mean_load(&self) -> Option<f32> {
+        let n = self.loads.len();
+        (n > 0).then(|| self.loads.values().map(|a| a.ms).sum::<f32>() / n as f32)
+    }
+}
+
+fn blend<K: std::hash::Hash + Eq>(table: &mut HashMap<K, Average>, key: K, ms: f32, lesson: u64) {
+    let entry = table.entry(key).or_insert(Average { ms, taught: lesson });
+    entry.ms += (ms - entry.ms) * NEWEST_WEIGHT;
+    entry.taught = lesson;
+}
+
+/// Drop the older half when the table is over its bound: rare, so that a lesson stays cheap.
+fn forget_oldest<K: std::hash::Hash + Eq>(table: &mut HashMap<K, Average>, keep: usize) {
+    if table.len() <= keep {
+        return;
+    }
+    let mut lessons: Vec<u64> = table.values().map(|a| a.taught).collect();
+    lessons.sort_unstable();
+    let median = lessons[lessons.len() / 2];
+    table.retain(|_, average| average.taught >= median);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn needs(signature: u64) -> Needs {
+        Needs { signature, ..Needs::default() }
+    }
+
+    fn model(name: &str) -> ModelRef {
+        ModelRef { folder: "checkpoints".into(), name: name.into() }
+    }
+
+    #[test]
+    fn an_instance_of_its_own_speed_is_known_by_it_and_others_by_the_fleet() {
+        let mut learned = Learned::default();
+        assert_eq!(learned.run_ms(7, Some(0)), None);
+        learned.teach(&needs(7), 0, 1000, 0, &[]);
+        learned.teach(&needs(7), 1, 3000, 0, &[]);
+        assert_eq!(learned.run_ms(7, Some(0)), Some(1000));
+        assert_eq!(learned.run_ms(7, Some(1)), Some(3000));
+        assert_eq!(learned.run_ms(7, Some(2)), Some(1600));
+    }
+
+    #[test]
+    fn an_unknown_model_is_expected_to_load_like_the_known_ones() {
+        let mut learned = Learned::default();
+        assert_eq!(learned.load_ms([model("a")].iter()), None);
+        learned.teach(&needs(1), 0, 10, 4000, &[model("a")]);
+        assert_eq!(learned.load_ms([model("a")].iter()), Some(4000));
+        assert_eq!(learned.load_ms([model("b")].iter()), Some(4000));
+        assert_eq!(learned.load_ms([].iter()), Some(0));
+    }
+
+    #[test]
+    fn the_tables_stay_bounded() {
+        let mut learned = Learned::default();
+        for signature in 0..3 * SHAPES_KEPT as u64 {
+            learned.teach(&needs(signature), 0, 10, 0, &[]);
+        }
+        assert!(learned.runs.len() <= SHAPES_KEPT);
+        assert!(learned.run_ms(3 * SHAPES_KEPT as u64 - 1, None).is_some());
+    }
+}

@@ -1,0 +1,170 @@
+//! What waits for one client.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::message::{Class, Message};
+use crate::metrics;
+
+/// Result images may be this many times the bytes that everything else may.
+const RESULT_SHARE: usize = 8;
+
+/// A bounded queue with one reader.
+#[derive(Debug)]
+pub struct Outbox {
+    max_messages: usize,
+    max_bytes: usize,
+    queue: Mutex<Queue>,
+    arrived: Notify,
+    overflowed: Notify,
+}
+
+/// Why nothing more will come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// The client does not read: what it may not lose no longer fits.
+    Slow,
+    Shutdown,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    messages: VecDeque<Message>,
+    bytes: usize,
+    result_bytes: usize,
+    closed: Option<Closed>,
+}
+
+impl Outbox {
+    pub(super) fn new(max_messages: usize, max_bytes: usize) -> Self {
+        let queue = Mutex::default();
+        Self { max_messages, max_bytes, queue, arrived: Notify::new(), overflowed: Notify::new() }
+    }
+
+    /// Never waits. A client that keeps up gets every message; for one that falls behind a newer preview or progress
+    /// replaces an older one of its key, then previews go, then progress.
+    pub fn push(&self, message: Message) {
+        let mut queue = self.queue();
+        if queue.closed.is_some() {
+            return;
+        }
+        if queue.messages.len() >= self.max_messages / 4 || queue.bytes >= self.max_bytes / 4 {
+            queue.supersede(&message);
+        }
+        metrics::client_frame(message.class.as_str(), message.payload.len());
+        queue.add(message);
+        if self.is_over(&queue) {
+            self.relieve(&mut queue);
+        }
+        let slow = queue.closed.is_some();
+        drop(queue);
+        self.arrived.notify_one();
+        if slow {
+            self.overflowed.notify_one();
+        }
+    }
+
+    /// The messages that wait, moved to the end of `into`. Waits for one; then takes all. The error comes when the
+    /// outbox is closed and empty.
+    pub async fn take(&self, into: &mut Vec<Message>) -> Result<(), Closed> {
+        loop {
+            let arrived = self.arrived.notified();
+            {
+                let mut queue = self.queue();
+                if !queue.messages.is_empty() {
+                    into.extend(queue.take());
+                    return Ok(());
+                }
+                if let Some(closed) = queue.closed {
+                    return Err(closed);
+                }
+            }
+            arrived.await;
+        }
+    }
+
+    /// Resolves when the client is to be cut off, even while a write to it waits.
+    pub async fn overflowed(&self) {
+        loop {
+            let overflowed = self.overflowed.notified();
+            if self.queue().closed == Some(Closed::Slow) {
+                return;
+            }
+            overflowed.await;
+        }
+    }
+
+    pub(super) fn close(&self, why: Closed) {
+        self.queue().closed.get_or_insert(why);
+        self.arrived.notify_one();
+    }
+
+    fn is_over(&self, queue: &Queue) -> bool {
+        queue.messages.len() > self.max_messages
+            || queue.bytes > self.max_bytes
+            || queue.result_bytes > self.max_bytes.saturating_mul(RESULT_SHARE)
+    }
+
+    /// A message that is too large for an empty queue is let through alone: it is late for nobody.
+    fn relieve(&self, queue: &mut Queue) {
+        queue.drop_where(|class| matches!(class, Class::Preview(_)));
+        if self.is_over(queue) {
+            queue.drop_where(|class| matches!(class, Class::Progress(_)));
+        }
+        if self.is_over(queue) && queue.messages.len() > 1 {
+            queue.closed = Some(Closed::Slow);
+            queue.messages.retain(|message| message.class == Class::Terminal);
+            queue.count();
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn add(&mut self, message: Message) {
+        match message.class {
+            Class::Result => self.result_bytes += message.payload.len(),
+            _ => self.bytes += message.payload.len(),
+        }
+        self.messages.push_back(message);
+    }
+
+    fn take(&mut self) -> std::collections::vec_deque::IntoIter<Message> {
+        (self.bytes, self.result_bytes) = (0, 0);
+        std::mem::take(&mut self.messages).into_iter()
+    }
+
+    fn supersede(&mut self, newer: &Message) {
+        if newer.class.key().is_some() {
+            self.drop_where(|class| *class == newer.class);
+        }
+    }
+
+    fn drop_where(&mut self, given_up: impl Fn(&Class) -> bool) {
+        let before = self.messages.len();
+        self.messages.retain(|message| {
+            let drop = given_up(&message.class);
+            if drop {
+                metrics::client_frame_dropped(message.class.as_str());
+            }
+            !drop
+        });
+        if self.messages.len() != before {
+            self.count();
+        }
+    }
+
+    fn count(&mut self) {
+        let sum = |messages: &VecDeque<Message>, results: bool| {
+            let sizes =
+                messages.iter().filter(|m| (m.class == Class::Result) == results).map(|m| m.payload.len());
+            sizes.sum()
+        };
+        (self.bytes, self.result_bytes) = (sum(&self.messages, false), sum(&self.messages, true));
+    }
+}

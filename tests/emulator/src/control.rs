@@ -1,0 +1,103 @@
+//! What a test steers: gate, faults, GPU readings, and the oracle it compares with. The same over HTTP under
+//! `/emulator/...` for tests of a separate process.
+
+pub(crate) mod fault;
+pub(crate) mod gate;
+pub(crate) mod oracle;
+
+use std::sync::Arc;
+
+use crate::{
+    host::gpu::{GpuOverrides, GpuReadings},
+    life::Machine,
+};
+use fault::Fault;
+use gate::{Each, GateReport};
+use oracle::Execution;
+
+/// A handle on one emulated instance; stays good across its crashes and restarts.
+#[derive(Debug, Clone)]
+pub struct Control {
+    machine: Arc<Machine>,
+}
+
+impl Control {
+    pub(crate) fn new(machine: Arc<Machine>) -> Self {
+        Self { machine }
+    }
+
+    /// From now on executions stop at every such point.
+    pub fn hold(&self, each: Each) {
+        self.machine.gate.hold(each);
+    }
+
+    /// Lets `count` points pass, now or when they come.
+    pub fn release(&self, count: u64) {
+        self.machine.gate.release(count);
+    }
+
+    /// Ends the hold.
+    pub fn open(&self) {
+        self.machine.gate.open();
+    }
+
+    pub fn gate(&self) -> GateReport {
+        self.machine.gate.report()
+    }
+
+    /// Resolves when `count` executions are held.
+    pub async fn wait_held(&self, count: u64) {
+        self.machine.gate.wait_held(count).await;
+    }
+
+    pub fn inject(&self, fault: Fault) {
+        self.machine.inject(fault);
+    }
+
+    /// Every execution ever started, in order.
+    pub fn executions(&self) -> Vec<Execution> {
+        self.machine.oracle.executions()
+    }
+
+    /// Resolves with the executions once `until` accepts them.
+    pub async fn wait_executions(&self, until: impl FnMut(&[Execution]) -> bool) -> Vec<Execution> {
+        self.machine.oracle.wait(until).await
+    }
+
+    pub async fn wait_started(&self, count: usize) -> Vec<Execution> {
+        self.wait_executions(|all| all.len() >= count).await
+    }
+
+    pub async fn wait_ended(&self, count: usize) -> Vec<Execution> {
+        self.wait_executions(|all| {
+            all.iter().filter(|execution| execution.outcome.is_some()).count() >= count
+        })
+        .await
+    }
+
+    /// `None` for a CPU instance.
+    pub fn gpu(&self) -> Option<GpuReadings> {
+        self.machine.gpu.as_ref().map(|gpu| gpu.readings())
+    }
+
+    pub fn override_gpu(&self, overrides: GpuOverrides) {
+        if let Some(gpu) = &self.machine.gpu {
+            gpu.set_overrides(overrides);
+        }
+    }
+
+    /// Opens the gate, forgets faults, overrides and the executions in memory.
+    pub fn reset(&self) {
+        self.machine.reset();
+    }
+
+    /// Frames that were sent to the open websocket of this sid: a test which has read so many has read all.
+    pub fn frames_sent(&self, sid: &str) -> u64 {
+        self.machine.life().map_or(0, |life| life.hub.frames(sid))
+    }
+
+    /// Sids of the open websockets.
+    pub fn sockets(&self) -> Vec<String> {
+        self.machine.life().map(|life| life.hub.sids()).unwrap_or_default()
+    }
+}

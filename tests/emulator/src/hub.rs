@@ -1,0 +1,189 @@
+//! The sockets of a server life and the broadcast rules between them: a job's events go to the socket whose sid
+//! equals the job's client id at that moment, `status` to all, and nothing is buffered for those who are away.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use axum::extract::ws::{Message, Utf8Bytes};
+use bytes::Bytes;
+use indexmap::IndexMap;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+
+use crate::pyjson;
+
+#[derive(Debug)]
+pub(crate) struct Hub {
+    state: Mutex<State>,
+    /// Counts the scripted socket drops; each open socket closes when it moves.
+    drops: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sockets: IndexMap<String, Socket>,
+    /// `PromptServer.client_id` and `last_node_id`: owner of the running job and the node being shown.
+    owner: Option<String>,
+    last_node: Option<String>,
+}
+
+#[derive(Debug)]
+struct Socket {
+    outbox: mpsc::UnboundedSender<Message>,
+    flags: Value,
+    frames: u64,
+}
+
+impl Socket {
+    fn push(&mut self, message: Message) {
+        self.frames += 1;
+        let _ = self.outbox.send(message);
+    }
+}
+
+impl Hub {
+    pub(crate) fn new() -> Self {
+        Self { state: Mutex::default(), drops: watch::Sender::new(0) }
+    }
+
+    /// Registers a socket, replacing an older one of the same sid, and sends what a fresh connection gets.
+    pub(crate) fn join(&self, sid: &str, remaining: usize) -> mpsc::UnboundedReceiver<Message> {
+        let (outbox, inbox) = mpsc::unbounded_channel();
+        let mut state = self.lock();
+        let mut status = status_data(remaining);
+        status["sid"] = json!(sid);
+        let mut socket = Socket { outbox, flags: json!({}), frames: 0 };
+        socket.push(text("status", &status));
+        if let (Some(owner), Some(node)) = (&state.owner, &state.last_node)
+            && owner == sid
+        {
+            socket.push(text("executing", &json!({ "node": node })));
+        }
+        state.sockets.insert(sid.into(), socket);
+        inbox
+    }
+
+    /// ComfyUI removes the sid whoever owns it by then: the end of an old connection silences a newer one.
+    pub(crate) fn leave(&self, sid: &str) {
+        self.lock().sockets.shift_remove(sid);
+    }
+
+    pub(crate) fn set_flags(&self, sid: &str, flags: Value, reply: &Value) {
+        let mut state = self.lock();
+        if let Some(socket) = state.sockets.get_mut(sid) {
+            socket.flags = flags;
+            socket.push(text("feature_flags", reply));
+        }
+    }
+
+    /// True only for a literal `true`, as the server's strict check.
+    pub(crate) fn wants_preview_metadata(&self, sid: Option<&str>) -> bool {
+        let state = self.lock();
+        let flags = sid.and_then(|sid| state.sockets.get(sid)).map(|socket| &socket.flags);
+        flags.is_some_and(|flags| flags.get("supports_preview_metadata") == Some(&Value::Bool(true)))
+    }
+
+    pub(crate) fn set_owner(&self, owner: Option<String>) {
+        self.lock().owner = owner;
+    }
+
+    pub(crate) fn set_last_node(&self, node: Option<&str>) {
+        self.lock().last_node = node.map(str::to_owned);
+    }
+
+    /// To one sid, or to everybody without one.
+    pub(crate) fn send(&self, sid: Option<&str>, event: &str, data: &Value) {
+        self.push(sid, text(event, data));
+    }
+
+    pub(crate) fn send_binary(&self, sid: Option<&str>, bytes: Vec<u8>) {
+        self.push(sid, Message::Binary(Bytes::from(bytes)));
+    }
+
+    pub(crate) fn status(&self, remaining: usize) {
+        self.send(None, "status", &status_data(remaining));
+    }
+
+    pub(crate) fn drop_sockets(&self) {
+        self.drops.send_modify(|count| *count += 1);
+    }
+
+    pub(crate) fn drops(&self) -> watch::Receiver<u64> {
+        self.drops.subscribe()
+    }
+
+    /// Frames ever put on the socket of this sid.
+    pub(crate) fn frames(&self, sid: &str) -> u64 {
+        self.lock().sockets.get(sid).map_or(0, |socket| socket.frames)
+    }
+
+    pub(crate) fn sids(&self) -> Vec<String> {
+        self.lock().sockets.keys().cloned().collect()
+    }
+
+    fn push(&self, sid: Option<&str>, message: Message) {
+        let mut state = self.lock();
+        match sid {
+            Some(sid) => {
+                state.sockets.get_mut(sid).into_iter().for_each(|socket| socket.push(message.clone()))
+            }
+            None => state.sockets.values_mut().for_each(|socket| socket.push(message.clone())),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn status_data(remaining: usize) -> Value {
+    json!({ "status": { "exec_info": { "queue_remaining": remaining } } })
+}
+
+fn text(event: &str, data: &Value) -> Message {
+    let frame = json!({ "type": event, "data": data });
+    Message::Text(Utf8Bytes::from(pyjson::dumps(&frame)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drain(inbox: &mut mpsc::UnboundedReceiver<Message>) -> Vec<String> {
+        std::iter::from_fn(|| inbox.try_recv().ok())
+            .map(|m| m.into_text().expect("text").to_string())
+            .collect()
+    }
+
+    #[test]
+    fn events_reach_the_owner_only_and_status_reaches_all() {
+        let hub = Hub::new();
+        let (mut a, mut b) = (hub.join("a", 0), hub.join("b", 0));
+        hub.send(Some("a"), "execution_start", &json!({}));
+        hub.send(Some("away"), "execution_start", &json!({}));
+        hub.status(1);
+        assert_eq!(drain(&mut a).len(), 3);
+        assert_eq!(
+            drain(&mut b)[1],
+            r#"{"type": "status", "data": {"status": {"exec_info": {"queue_remaining": 1}}}}"#
+        );
+    }
+
+    #[test]
+    fn the_owner_who_returns_is_told_the_node() {
+        let hub = Hub::new();
+        hub.set_owner(Some("a".into()));
+        hub.set_last_node(Some("7"));
+        assert_eq!(drain(&mut hub.join("a", 2))[1], r#"{"type": "executing", "data": {"node": "7"}}"#);
+        assert_eq!(drain(&mut hub.join("b", 2)).len(), 1);
+    }
+
+    #[test]
+    fn an_old_handler_that_ends_silences_the_new_socket() {
+        let hub = Hub::new();
+        let _old = hub.join("a", 0);
+        let mut new = hub.join("a", 0);
+        hub.leave("a");
+        hub.status(0);
+        assert_eq!(drain(&mut new).len(), 1);
+    }
+}
