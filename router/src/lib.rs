@@ -3,18 +3,22 @@
 //! The floors, bottom up; a module imports only from floors below its own (`tests/floors.rs` reads the imports):
 //! - 0, words: [`model`], [`clock`]
 //! - 1, grammar and plumbing: [`comfy`], [`config`], [`metrics`], [`tasks`], [`drain`]
-//! - 2, organs: [`ledger`], [`fleet`], [`policy`], [`sessions`], [`telemetry`]
+//! - 2, organs: [`ledger`], [`fleet`], [`policy`], [`telemetry`], [`sessions`]
 //! - 3, brain: [`scheduler`], [`relay`]
+//! - 4, faces: [`front`]
+//! - 5, assembly: [`cli`]
 
 pub mod clock;
 pub mod comfy;
 pub mod config;
 pub mod drain;
 pub mod fleet;
+pub mod front;
 pub mod ledger;
 pub mod metrics;
 pub mod model;
 pub mod policy;
+pub mod relay;
 pub mod scheduler;
 pub mod sessions;
 pub mod tasks;

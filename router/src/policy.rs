@@ -3,20 +3,29 @@
 //! Owns the components, their one live guest each, the thread named `policy` that calls them and the one named
 //! `policy-load` that compiles, checks and watches. Never decides what becomes of an answer (the scheduler re-checks it
 //! against present state) and never waits: whatever a guest does, [`Handle::decide`] returns within its deadline.
-//! Called by the scheduler's driver, by admin (status, load) and by the CLI (`tools`).
+//! Called by the scheduler's driver, by admin (status, load) and by the CLI ([`tools`]).
 
+mod breaker;
+mod check;
 mod config;
 mod error;
+mod gate;
 mod handle;
 mod loader;
 mod native;
 mod record;
 mod sample;
 mod service;
+mod shipped;
+mod start;
 mod status;
+mod turn;
+mod wasm;
+mod watch;
 
 pub use config::{Bounds, Breaker, Builtin, Config, GuestLimits};
 pub use error::{LoadError, StartError};
 pub use handle::{Handle, Source};
-pub use service::start;
+pub use shipped::Shipped;
+pub use start::start;
 pub use status::{Ejected, PolicyStatus, Refused, VersionStatus};

@@ -1,14 +1,14 @@
 //! Misbehaves on purpose, as its settings say: `{"on": "route", "do": "loop"}`. For tests of the host's limits.
 //!
-//! `times` limits how many calls of that hook go wrong; the load gate's calls are spared by `after`, which lets so many
-//! calls of the hook pass first.
+//! `times` limits how many calls of that hook go wrong; `from_ms` spares the load gate, whose sample views are older
+//! than any test's.
 
 use std::hint::black_box;
 
 use comfy_router_policy::{
     Act, Admission, AdmissionDecision, Candidate, Failure, Feedback, Housekeeping, InstanceState, Job,
     Lifecycle, Limit, Limits, Load, Order, Outcome, Priority, PriorityDecision, Progress, Recovery,
-    RecoveryDecision, Rejection, Retry, RouteAnswer, RouteDecision, Routing, TimeoutDecision, Timeouts, log,
+    RecoveryDecision, Rejection, Retry, RouteAnswer, RouteDecision, Routing, TimeoutDecision, Timeouts, clock, log,
     random, settings, workflow,
 };
 use serde::Deserialize;
@@ -75,9 +75,9 @@ enum Deed {
 pub struct Hostile {
     on: Hook,
     r#do: Deed,
-    /// Calls of the hook that go well first.
-    after: u32,
-    /// Calls that go wrong then; all of them if none is given.
+    /// The clock at which it begins to misbehave.
+    from_ms: f64,
+    /// Calls that go wrong; all of them if none is given.
     times: Option<u32>,
     #[serde(skip)]
     calls: u32,
@@ -85,7 +85,7 @@ pub struct Hostile {
 
 impl Default for Hostile {
     fn default() -> Self {
-        Self { on: Hook::Route, r#do: Deed::Nothing, after: 0, times: None, calls: 0 }
+        Self { on: Hook::Route, r#do: Deed::Nothing, from_ms: 0.0, times: None, calls: 0 }
     }
 }
 
@@ -96,12 +96,11 @@ comfy_router_policy::export!(
 impl Hostile {
     /// What to do in this call: the crude deeds are done here, the answers come back to the hook.
     fn deed(&mut self, hook: Hook) -> Deed {
-        if hook != self.on {
+        if hook != self.on || clock::now_ms() < self.from_ms {
             return Deed::Nothing;
         }
         self.calls += 1;
-        let past = self.calls.saturating_sub(self.after);
-        if past == 0 || self.times.is_some_and(|times| past > times) {
+        if self.times.is_some_and(|times| self.calls > times) {
             return Deed::Nothing;
         }
         crude(self.r#do);

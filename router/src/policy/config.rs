@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::shipped::Shipped;
 use crate::model::decision::Limits;
 
 /// The `[policy]` table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The component. Watched: a new file replaces the policy while jobs run. None is the shipped `model-affinity`.
+    /// The component. Watched: a new file replaces the policy while jobs run. None is the shipped one.
     pub file: Option<PathBuf>,
+    /// Which of the policies that come with the router serves when no file is given.
+    pub shipped: Shipped,
     /// Ask no component at all: the built-in answers everything.
     pub builtin_only: bool,
     /// Handed to the policy's `configure` as JSON.
@@ -31,6 +34,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             file: None,
+            shipped: Shipped::default(),
             builtin_only: false,
             settings: serde_json::Map::new(),
             watch: true,
@@ -57,6 +61,7 @@ impl Config {
         positive("limits.configure_ms", self.limits.configure_ms);
         positive("limits.compile_s", self.limits.compile_s);
         positive("limits.memory_mib", self.limits.memory_mib.into());
+        positive("limits.transfer_kib", self.limits.transfer_kib.into());
         positive("limits.rows", self.limits.rows.into());
         positive("limits.component_mib", self.limits.component_mib.into());
         positive("breaker.failures", self.breaker.failures.into());
@@ -90,6 +95,8 @@ pub struct GuestLimits {
     pub stack_kib: u32,
     /// Host functions called within one call.
     pub host_calls: u32,
+    /// What one call may hand over to the host, before it is looked at. Bounds the host's own memory.
+    pub transfer_kib: u32,
     /// What `log.write` may write.
     pub log_bytes_per_second: u32,
     /// Longer texts in an answer are cut.
@@ -110,6 +117,7 @@ impl Default for GuestLimits {
             memory_mib: 64,
             stack_kib: 512,
             host_calls: 10_000,
+            transfer_kib: 2 * 1024,
             log_bytes_per_second: 64 * 1024,
             text_bytes: 4 * 1024,
             rows: 1_024,

@@ -7,8 +7,8 @@ use crate::model::decision::Hook;
 pub enum LoadError {
     #[error("cannot read {path}: {message}")]
     Read { path: String, message: String },
-    #[error("the file has {bytes} bytes; policy.limits.component_mib allows {max}")]
-    TooLarge { bytes: u64, max: u64 },
+    #[error("it is larger than the {max} bytes that policy.limits.component_mib allows")]
+    TooLarge { max: u64 },
     #[error("the file is not WebAssembly: it does not begin with \\0asm")]
     NotWasm,
     #[error(

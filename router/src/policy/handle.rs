@@ -46,6 +46,8 @@ pub struct Handle {
     pub(crate) config: Arc<Config>,
     pub(crate) serving: watch::Receiver<PolicyVersion>,
     pub(crate) status: watch::Receiver<PolicyStatus>,
+    /// Tells the loading thread that somebody is left.
+    pub(crate) _alive: Arc<()>,
 }
 
 impl Handle {
@@ -103,7 +105,7 @@ impl Handle {
 }
 
 /// The hooks a question may call, in order.
-fn hooks(question: &Question) -> &'static [Hook] {
+pub(crate) fn hooks(question: &Question) -> &'static [Hook] {
     match question {
         Question::Intake { .. } => &[Hook::Admit, Hook::Prioritize, Hook::LimitsFor],
         Question::Reassess { .. } => &[Hook::Prioritize, Hook::LimitsFor],

@@ -1,0 +1,100 @@
+//! The last test before a version may serve: every hook it exports, asked some hundred times about sample views, small
+//! and as large as they get. One call is not enough: a Go guest of today's toolchain answers some hundred and then traps.
+
+use super::check::{Check, Nonsense};
+use super::config::{Bounds, GuestLimits};
+use super::error::LoadError;
+use super::sample;
+use super::wasm::{CallError, Guest, Version};
+use crate::model::decision::{Answer, Consultation, Fallback, Hook, Question};
+
+/// Calls of each hook.
+const ROUNDS: u32 = 200;
+
+/// Fleet sizes in turn.
+const SIZES: [usize; 6] = [1, 4, 16, sample::LARGEST, 2, 8];
+
+/// Missed deadlines forgiven: the machine may have been busy with something else, compiling for instance.
+const FORGIVEN: u32 = 2;
+
+/// Passes, or says which hook failed and how. Its guest is thrown away: samples must not be remembered.
+pub(crate) fn pass(
+    version: &Version,
+    limits: &GuestLimits,
+    bounds: &Bounds,
+    now_ms: u64,
+) -> Result<(), LoadError> {
+    let check = Check { limits, bounds };
+    let mut guest = version.guest(now_ms)?;
+    let mut missed = 0;
+    for round in 0..ROUNDS {
+        let size = SIZES[round as usize % SIZES.len()];
+        for question in sample::questions(round, size) {
+            let consultation = sample::ask(round.into(), size, question);
+            let Err((hook, error)) = put(&mut guest, &check, version, &consultation) else { continue };
+            missed += 1;
+            if error.reason != Fallback::Deadline || missed > FORGIVEN {
+                return Err(LoadError::Gate { hook, reason: error.reason.as_str(), message: error.message });
+            }
+            guest = version.guest(now_ms)?;
+        }
+    }
+    Ok(())
+}
+
+/// One question to one guest, every hook of it that is exported, with the answer checked as in service.
+fn put(
+    guest: &mut Guest,
+    check: &Check<'_>,
+    version: &Version,
+    consultation: &Consultation,
+) -> Result<(), (Hook, CallError)> {
+    for hook in super::handle::hooks(&consultation.question) {
+        if version.exports(*hook) {
+            put_hook(guest, check, *hook, consultation).map_err(|error| (*hook, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Asks one hook. Also what `policy bench` times.
+pub(crate) fn put_hook(
+    guest: &mut Guest,
+    check: &Check<'_>,
+    hook: Hook,
+    asked: &Consultation,
+) -> Result<Option<Answer>, CallError> {
+    match (&asked.question, hook) {
+        (Question::Intake { job, load }, Hook::Admit) => {
+            check.admission(guest.admit(asked, job, load)?);
+        }
+        (Question::Intake { job, .. } | Question::Reassess { job }, Hook::Prioritize) => {
+            check.priority(guest.prioritize(asked, job)?.0)?;
+        }
+        (Question::Intake { job, .. } | Question::Reassess { job }, Hook::LimitsFor) => {
+            check.limits(guest.limits_for(asked, job)?);
+        }
+        (Question::Route { job, candidates }, Hook::Route) => {
+            let decision = check.route(guest.route(asked, job, candidates)?, candidates)?;
+            return Ok(Some(Answer::Route(decision)));
+        }
+        (Question::OnTimeout { job, limit, progress }, Hook::OnTimeout) => {
+            check.timeout(guest.on_timeout(asked, job, *limit, progress)?);
+        }
+        (Question::OnFailure { job, failure }, Hook::OnFailure) => {
+            check.recovery(guest.on_failure(asked, job, failure)?);
+        }
+        (Question::Tick { instances }, Hook::Tick) => {
+            check.orders(guest.tick(asked, instances)?, instances)?;
+        }
+        (Question::Observe { outcomes }, Hook::Observe) => guest.observe(asked, outcomes)?,
+        _ => {}
+    }
+    Ok(None)
+}
+
+impl From<Nonsense> for CallError {
+    fn from(Nonsense(message): Nonsense) -> Self {
+        Self { reason: Fallback::BadAnswer, message, dead: false }
+    }
+}

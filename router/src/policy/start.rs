@@ -1,0 +1,81 @@
+//! Starts the policy's threads and ties them together.
+
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+
+use tokio::sync::watch;
+
+use super::config::Config;
+use super::error::StartError;
+use super::handle::Handle;
+use super::loader::{self, Loader};
+use super::record::builtin_version;
+use super::service::Service;
+use super::status::PolicyStatus;
+use super::wasm::Engine;
+use super::watch::Watched;
+use crate::clock::Clock;
+
+/// Questions on their way to the policy thread. With more, the built-in answers at once.
+const QUESTIONS: usize = 1_024;
+
+/// Host stack of a thread that runs guests, on top of the guest's own.
+const HOST_STACK: usize = 2 * 1024 * 1024;
+
+/// Starts the policy host and puts the configured component into service, which takes as long as compiling it does.
+///
+/// A component that is refused is no error here: the built-in answers, the reason is in [`Handle::status`], and the file
+/// stays watched. A restart must not turn a broken policy file into an outage.
+pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Handle, StartError> {
+    let problems = config.problems();
+    if !problems.is_empty() {
+        return Err(StartError::Config(problems));
+    }
+    let config = Arc::new(config);
+    let engine = Engine::new(&config.limits)?;
+    let (asks, questions) = sync_channel(QUESTIONS);
+    let (loads, requests) = sync_channel(16);
+    let (serving, serving_seen) = watch::channel(builtin_version());
+    let (status, status_seen) = watch::channel(PolicyStatus::builtin(clock.now().wall));
+
+    let service = Service {
+        config: config.clone(),
+        clock: clock.clone(),
+        newest: None,
+        last_good: None,
+        serving,
+        status: status.clone(),
+    };
+    spawn("policy", &config, move || service.run(&questions))?;
+
+    let loader = Loader {
+        config: config.clone(),
+        clock,
+        engine,
+        service: asks.clone(),
+        status,
+        compiling: Arc::default(),
+    };
+    let watched = loader::watched_file(&config).map(|path| Watched::new(path, loads.clone()));
+    let alive = Arc::new(());
+    let handles = Arc::downgrade(&alive);
+    let (ready, loaded) = sync_channel::<()>(1);
+    spawn("policy-load", &config, move || {
+        if let Some(source) = loader::first(&loader.config) {
+            let _ = loader.load(source);
+        }
+        let _ = ready.send(());
+        loader.run(&requests, watched, &handles);
+    })?;
+    let _ = loaded.recv();
+    Ok(Handle { asks, loads, config, serving: serving_seen, status: status_seen, _alive: alive })
+}
+
+fn spawn(name: &'static str, config: &Config, run: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(HOST_STACK + config.limits.stack_kib as usize * 1024)
+        .spawn(run)
+        .map(drop)
+        .map_err(|source| StartError::Thread { name, source })
+}
