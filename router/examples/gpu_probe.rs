@@ -47,10 +47,17 @@ fn main() -> anyhow::Result<()> {
     telemetry.set_targets(args.ports.iter().enumerate().map(target).collect());
     let mut changed = telemetry.changed();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    for _ in 0..args.samples {
+    let mut next = || {
         let patience = std::time::Duration::from_secs(10);
         let waited = runtime.block_on(async { tokio::time::timeout(patience, changed.changed()).await });
-        waited.context("no sample within ten seconds")??;
+        waited.context("no sample within ten seconds")?.context("telemetry ended")
+    };
+    if !args.ports.is_empty() {
+        // The targets themselves are news.
+        next()?;
+    }
+    for _ in 0..args.samples {
+        next()?;
         show(&telemetry.snapshot(), clock.as_ref());
     }
     println!("warnings: {}", warnings.load(Ordering::Relaxed));
