@@ -5,7 +5,9 @@
 //! - 1, grammar and plumbing: [`comfy`], [`config`], [`metrics`], [`tasks`], [`drain`]
 //! - 2, organs: [`ledger`], [`fleet`], [`policy`], [`telemetry`], [`sessions`]
 //! - 3, brain: [`scheduler`], [`relay`]
+//! - 4, faces: [`front`], [`admin`]
 
+pub mod admin;
 pub mod clock;
 pub mod comfy;
 pub mod config;
