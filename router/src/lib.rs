@@ -6,6 +6,7 @@
 //! - 2, organs: [`ledger`], [`fleet`], [`policy`], [`telemetry`], [`sessions`]
 //! - 3, brain: [`scheduler`], [`relay`]
 //! - 4, faces: [`front`], [`admin`]
+//! - 5, assembly: [`cli`]
 
 pub mod admin;
 pub mod clock;
@@ -18,6 +19,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod model;
 pub mod policy;
+pub mod relay;
 pub mod scheduler;
 pub mod sessions;
 pub mod tasks;

@@ -70,7 +70,7 @@ impl Supervisor {
                 event = self.link.next(|| member.witness()) => self.on_link(event).await,
                 look = &mut looking => {
                     let heard = self.on_look(look).await;
-                    looking = self.look(Duration::from_millis(self.config.poll_ms));
+                    looking = self.look(self.pause());
                     heard
                 }
                 () = self.events.closed() => Err(Unheard),
@@ -79,6 +79,12 @@ impl Supervisor {
                 return;
             }
         }
+    }
+
+    /// An instance that is down is asked more often: it costs it nothing, and jobs wait for it.
+    fn pause(&self) -> Duration {
+        let poll = Duration::from_millis(self.config.poll_ms);
+        if self.is_up() { poll } else { poll.min(Duration::from_secs(1)) }
     }
 
     fn look(&self, pause: Duration) -> Looking {
