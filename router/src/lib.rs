@@ -3,9 +3,10 @@
 //! The floors, bottom up; a module imports only from floors below its own (`tests/floors.rs` reads the imports):
 //! - 0, words: [`model`], [`clock`]
 //! - 1, grammar and plumbing: [`comfy`], [`config`], [`metrics`], [`tasks`], [`drain`]
-//! - 2, organs: [`ledger`], [`fleet`], [`policy`], [`telemetry`], [`sessions`]
+//! - 2, organs: [`ledger`], [`fleet`], [`policy`], [`telemetry`], [`sessions`], [`assets`]
 //! - 3, brain: [`scheduler`], [`relay`]
 
+pub mod assets;
 pub mod clock;
 pub mod comfy;
 pub mod config;
