@@ -159,6 +159,10 @@ impl Handle {
         self.board.instances().iter().find(|info| info.id == *id).cloned()
     }
 
+    pub fn index_of(&self, id: &InstanceId) -> Option<usize> {
+        self.members.iter().position(|member| member.id() == id)
+    }
+
     /// Where requests go that any instance may answer: the first that is up.
     pub fn home(&self) -> Option<InstanceId> {
         self.board.instances().iter().find(|info| info.is_up()).map(|info| info.id.clone())

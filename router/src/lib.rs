@@ -5,6 +5,8 @@
 //! - 1, grammar and plumbing: [`comfy`], [`config`], [`metrics`], [`tasks`], [`drain`]
 //! - 2, organs: [`ledger`], [`fleet`], [`policy`], [`telemetry`], [`sessions`], [`assets`]
 //! - 3, brain: [`scheduler`], [`relay`]
+//! - 4, faces: [`front`]
+//! - 5, assembly: [`cli`]
 
 pub mod assets;
 pub mod clock;
@@ -12,10 +14,12 @@ pub mod comfy;
 pub mod config;
 pub mod drain;
 pub mod fleet;
+pub mod front;
 pub mod ledger;
 pub mod metrics;
 pub mod model;
 pub mod policy;
+pub mod relay;
 pub mod scheduler;
 pub mod sessions;
 pub mod tasks;

@@ -23,8 +23,8 @@ use crate::model::id::{InstanceId, JobId, UpstreamId};
 use crate::model::job::{Attempt, Job, JobOutcome};
 use crate::sessions::{self, Message};
 
-pub use running::{Evidence, Verdict};
 use running::Running;
+pub use running::{Evidence, Verdict};
 
 /// What the scheduler tells the relay.
 #[derive(Debug)]
@@ -54,9 +54,18 @@ pub struct End {
 pub enum Report {
     /// Anything but a frame, in order with the reports of that instance's frames.
     Fleet(FleetEvent),
-    Progress { job: JobId, number: u32, nodes_done: u32, node_percent: Option<f32> },
+    Progress {
+        job: JobId,
+        number: u32,
+        nodes_done: u32,
+        node_percent: Option<f32>,
+    },
     /// The instance said that the attempt is over.
-    Over { job: Arc<Job>, attempt: Attempt, evidence: Box<Evidence> },
+    Over {
+        job: Arc<Job>,
+        attempt: Attempt,
+        evidence: Box<Evidence>,
+    },
 }
 
 /// Cheap to clone.
@@ -166,7 +175,8 @@ impl Service {
                 None => Ok(()),
             },
             Frame::Preview(preview) => {
-                let key = preview.prompt_id.as_deref().or(self.current.get(&event.instance).map(String::as_str));
+                let key =
+                    preview.prompt_id.as_deref().or(self.current.get(&event.instance).map(String::as_str));
                 if let Some(running) = key.and_then(|key| self.running.get(key)) {
                     let preview = preview.for_client(&running.job.prompt_id);
                     self.to_client(running, Message::preview(preview));
@@ -249,7 +259,9 @@ fn client_message(running: &mut Running, event: &Event) -> Message {
             Message::ordinary(text)
         }
         Kind::Progress { .. } => Message::progress(prompt_id, "progress", event.with_prompt_id(prompt_id)),
-        Kind::ProgressState => Message::progress(prompt_id, "progress_state", event.with_prompt_id(prompt_id)),
+        Kind::ProgressState => {
+            Message::progress(prompt_id, "progress_state", event.with_prompt_id(prompt_id))
+        }
         _ => Message::ordinary(event.with_prompt_id(prompt_id)),
     }
 }

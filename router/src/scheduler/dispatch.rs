@@ -36,7 +36,9 @@ async fn bring(organs: &Organs, job: &Job, attempt: &Attempt) -> Result<(), Sigh
     match organs.fleet.submit(instance, attempt.upstream_id, body(job, attempt.upstream_id, &sid)).await {
         Ok(_) => Ok(()),
         Err(SubmitError::Invalid { body, .. }) => Err(Sighting::Ended(rejected(job, &body))),
-        Err(error @ SubmitError::Refused(_)) => Err(not_sent(error.to_string())),
+        Err(error @ (SubmitError::Refused(_) | SubmitError::NoSuchInstance(_))) => {
+            Err(not_sent(error.to_string()))
+        }
         Err(error @ SubmitError::Unknown(_)) => Err(Sighting::DispatchUnknown { detail: error.to_string() }),
     }
 }
@@ -84,7 +86,11 @@ fn extra_data(job: &Job) -> String {
 }
 
 /// Interrupt it, or take it out of the instance's queue if it has not begun.
-pub(super) async fn stop(fleet: &fleet::Handle, instance: &InstanceId, upstream: UpstreamId) -> Option<Input> {
+pub(super) async fn stop(
+    fleet: &fleet::Handle,
+    instance: &InstanceId,
+    upstream: UpstreamId,
+) -> Option<Input> {
     if let Err(error) = fleet.dequeue(instance, upstream).await {
         tracing::warn!(%instance, %error, "could not take a prompt out of the instance's queue");
     }

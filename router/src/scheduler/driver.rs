@@ -70,7 +70,9 @@ pub struct Service {
 
 impl std::fmt::Debug for Service {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("scheduler::Service").field("remaining", &self.core.remaining()).finish_non_exhaustive()
+        f.debug_struct("scheduler::Service")
+            .field("remaining", &self.core.remaining())
+            .finish_non_exhaustive()
     }
 }
 
@@ -105,7 +107,7 @@ impl Service {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut policy = self.organs.policy.changed();
-        let mut samples = self.organs.telemetry.sampled();
+        let mut samples = self.organs.telemetry.changed();
         loop {
             tokio::select! {
                 Some(input) = self.answers.next() => self.step(input),
@@ -117,7 +119,7 @@ impl Service {
                 _ = tick.tick() => self.tick(),
                 Ok(()) = policy.changed() => self.step(Input::PolicyChanged),
                 Ok(()) = samples.changed() => {
-                    let readings = self.organs.telemetry.snapshot().by_instance();
+                    let readings = self.organs.telemetry.snapshot().views();
                     self.step(Input::Readings(readings));
                 }
             }
@@ -182,6 +184,10 @@ impl Service {
 
     fn fleet_event(&mut self, event: FleetEvent) {
         let Some(index) = self.organs.fleet.index_of(&event.instance) else { return };
+        if let EventKind::Up(info) | EventKind::Info(info) = &event.kind {
+            let stats = String::from_utf8_lossy(&info.system_stats);
+            self.organs.telemetry.system_stats(&event.instance, &stats);
+        }
         let change = match event.kind {
             EventKind::Up(info) => InstanceChange::Up(info.catalogue.capabilities().clone()),
             EventKind::Down { reason } => InstanceChange::Down { reason: reason.to_string() },
@@ -214,7 +220,8 @@ impl Service {
             Action::Dispatch { job, attempt } => {
                 account::started(&job, &attempt);
                 let (upstream, organs) = (attempt.upstream_id, self.organs.clone());
-                let task = self.beside("dispatch", async move { dispatch::send(&organs, job, attempt).await });
+                let task =
+                    self.beside("dispatch", async move { dispatch::send(&organs, job, attempt).await });
                 self.sending.insert(upstream, task);
             }
             Action::Closed(closed) => {

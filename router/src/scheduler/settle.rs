@@ -41,7 +41,12 @@ struct Status {
 }
 
 /// The end of an attempt whose instance said that it is over.
-pub(super) async fn ending(fleet: &fleet::Handle, job: &Job, attempt: &Attempt, evidence: &Evidence) -> Ending {
+pub(super) async fn ending(
+    fleet: &fleet::Handle,
+    job: &Job,
+    attempt: &Attempt,
+    evidence: &Evidence,
+) -> Ending {
     let (kind, detail) = verdict(&evidence.verdict);
     let history = match wait_for_history(fleet, attempt).await {
         Some(entry) => from_entry(&entry, job, attempt),
@@ -121,7 +126,8 @@ fn found(entry: &str, job: &Job, attempt: &Attempt) -> Sighting {
 /// The end that a history entry's status tells of.
 fn judged(status: &str) -> (EndKind, String) {
     let Ok(status) = serde_json::from_str::<Status>(status) else { return (EndKind::Success, String::new()) };
-    let message = |kind: &str| status.messages.iter().rev().find(|(name, _)| name == kind).map(|(_, data)| data);
+    let message =
+        |kind: &str| status.messages.iter().rev().find(|(name, _)| name == kind).map(|(_, data)| data);
     if let Some(error) = message("execution_error") {
         let text = |key: &str| error[key].as_str().unwrap_or_default().to_owned();
         let data = crate::comfy::frame::ErrorData {
@@ -145,7 +151,13 @@ fn from_entry(entry: &str, job: &Job, attempt: &Attempt) -> Option<History> {
     let entry: Entry<'_> = serde_json::from_str(&renamed).ok()?;
     let (outputs, files) = files::tag_outputs(entry.outputs.get().as_bytes(), &attempt.instance).ok()?;
     let text = |raw: Option<&RawValue>| raw.map_or_else(|| "{}".to_owned(), |raw| raw.get().to_owned());
-    Some(History { outputs, status: text(entry.status), meta: text(entry.meta), node_errors: String::new(), files })
+    Some(History {
+        outputs,
+        status: text(entry.status),
+        meta: text(entry.meta),
+        node_errors: String::new(),
+        files,
+    })
 }
 
 fn from_evidence(evidence: &Evidence, attempt: &Attempt) -> History {

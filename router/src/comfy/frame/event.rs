@@ -125,6 +125,24 @@ impl Event {
         Some(Self { kind, prompt_id, raw })
     }
 
+    /// An event of a custom node's own kind that says which node it is about.
+    pub fn names_a_node(&self) -> bool {
+        #[derive(Deserialize)]
+        struct About<'a> {
+            #[serde(borrow, default)]
+            node: Option<&'a RawValue>,
+            #[serde(borrow, default)]
+            node_id: Option<&'a RawValue>,
+            #[serde(borrow, default)]
+            unique_id: Option<&'a RawValue>,
+        }
+        let about = serde_json::from_str::<Envelope<'_>>(self.raw.as_str())
+            .ok()
+            .and_then(|envelope| envelope.data)
+            .and_then(|data| serde_json::from_str::<About<'_>>(data.get()).ok());
+        about.is_some_and(|about| about.node.or(about.node_id).or(about.unique_id).is_some())
+    }
+
     /// The text as the instance sent it.
     pub fn raw(&self) -> &Utf8Bytes {
         &self.raw

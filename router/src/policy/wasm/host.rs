@@ -148,7 +148,7 @@ impl wit::queue::Host for State {
 
     fn client_name(&mut self, client: u32) -> Answer<Option<String>> {
         self.spend()?;
-        Ok(self.context.clients.get(client as usize).map(|name: &Arc<str>| name.to_string()))
+        Ok(self.context.clients.get(client as usize).map(|(name, _)| name.to_string()))
     }
 }
 

@@ -1,0 +1,141 @@
+//! The ComfyUI face: what clients connect to.
+//!
+//! Owns the client listener, the table of routes and the rules at the door (hosts, origins, keys, limits). Everything it
+//! says comes from elsewhere: jobs from the scheduler and the ledger, files and pages from instances, events from the
+//! sessions. It never decides what runs where, and keeps nothing but two caches that can be rebuilt.
+
+mod answer;
+mod body;
+mod files;
+mod gate;
+mod history;
+mod info;
+mod jobs;
+mod listen;
+mod pass;
+mod queue;
+mod routes;
+mod submit;
+#[cfg(test)]
+mod tests;
+mod ws;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use hyper::{Request, Response};
+
+use crate::clock::Clock;
+use crate::config;
+use crate::metrics;
+use crate::{fleet, ledger, scheduler, sessions};
+use answer::Answer;
+use gate::{Caller, Gate};
+use info::Caches;
+use routes::Endpoint;
+
+pub use listen::{ListenError, Listener};
+
+/// What the face is made of. The handles are those of the running organs.
+#[derive(Clone)]
+pub struct Parts {
+    pub scheduler: scheduler::Handle,
+    pub ledger: ledger::Handle,
+    pub fleet: fleet::Handle,
+    pub sessions: sessions::Handle,
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Answers requests. Shared by every connection.
+pub struct Front {
+    parts: Parts,
+    gate: Gate,
+    limits: config::Limits,
+    /// Lower-case names of the headers that are kept with a job.
+    kept_headers: Vec<String>,
+    caches: Caches,
+}
+
+impl std::fmt::Debug for Front {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Front").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// One request that passed the door.
+#[derive(Debug)]
+struct Call {
+    request: Request<Body>,
+    caller: Caller,
+    /// What stands where the route's path has `{}`, decoded.
+    params: Vec<String>,
+}
+
+impl Call {
+    fn query(&self) -> Vec<(String, String)> {
+        body::query(self.request.uri().query().unwrap_or_default())
+    }
+}
+
+impl Front {
+    pub fn new(parts: Parts, front: &config::Front, limits: &config::Limits) -> Arc<Self> {
+        Arc::new(Self {
+            parts,
+            gate: Gate::new(front),
+            limits: limits.clone(),
+            kept_headers: front.headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
+            caches: Caches::default(),
+        })
+    }
+
+    /// Answers one request, whatever it is.
+    async fn handle(self: Arc<Self>, mut request: Request<Body>) -> Response<Body> {
+        let started = std::time::Instant::now();
+        let (kind, answer) = match self.gate.admit(&mut request) {
+            Ok(caller) => {
+                let (route, params) = routes::find(request.method(), request.uri().path());
+                let call = Call { request, caller, params };
+                (route.kind.as_str(), self.dispatch(route.endpoint, call).await)
+            }
+            Err(refused) => ("refused", refused),
+        };
+        metrics::http_request(kind, answer.status().as_u16(), started.elapsed());
+        answer
+    }
+
+    async fn dispatch(self: Arc<Self>, endpoint: Endpoint, call: Call) -> Answer {
+        match endpoint {
+            // The common case is not boxed with the large ones below.
+            Endpoint::Home => self.pass_home(call.request).await,
+            other => Box::pin(self.answer(other, call)).await,
+        }
+    }
+
+    async fn answer(self: Arc<Self>, endpoint: Endpoint, call: Call) -> Answer {
+        let answered = match endpoint {
+            Endpoint::Submit => self.submit(call).await,
+            Endpoint::Remaining => Ok(self.remaining()),
+            Endpoint::Queue => self.queue(call).await,
+            Endpoint::ChangeQueue => self.change_queue(call).await,
+            Endpoint::Interrupt => self.interrupt(call).await,
+            Endpoint::History => self.history(call).await,
+            Endpoint::HistoryOf => self.history_of(call).await,
+            Endpoint::ChangeHistory => self.change_history(call).await,
+            Endpoint::Jobs => self.jobs(call).await,
+            Endpoint::Job => self.job(call).await,
+            Endpoint::CancelJob => self.cancel_job(call).await,
+            Endpoint::CancelJobs => self.cancel_jobs(call).await,
+            Endpoint::ObjectInfo => self.object_info().await,
+            Endpoint::ObjectInfoOf => self.object_info_of(call).await,
+            Endpoint::SystemStats => self.system_stats(),
+            Endpoint::Features => Ok(self.features_answer().await),
+            Endpoint::Free => self.free(call).await,
+            Endpoint::View => self.view(call).await,
+            Endpoint::Upload => self.upload(call).await,
+            Endpoint::LogSubscription => self.log_subscription(call).await,
+            Endpoint::Websocket => self.websocket(call),
+            Endpoint::Home => Ok(self.pass_home(call.request).await),
+        };
+        answered.unwrap_or_else(Answer::from)
+    }
+}

@@ -1,0 +1,174 @@
+//! The client listener: bounded connections, bounded heads, an orderly end.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::Body;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::Front;
+use crate::config;
+use crate::drain::Watch;
+use crate::tasks::{self, OnError};
+
+/// Connections of one address that is not this machine's.
+const PER_ADDRESS: usize = 256;
+/// After an error of `accept`, such as too many open files: trying again at once would only spin.
+const PAUSE: Duration = Duration::from_millis(50);
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {error}")]
+pub struct ListenError {
+    address: SocketAddr,
+    error: io::Error,
+}
+
+/// A bound listener; it accepts once it [`run`](Listener::run)s.
+#[derive(Debug)]
+pub struct Listener {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+/// Who is connected.
+#[derive(Debug, Default)]
+struct Crowd(Mutex<(usize, HashMap<IpAddr, usize>)>);
+
+/// A place in the crowd.
+struct Place(Arc<Crowd>, IpAddr);
+
+impl Listener {
+    pub async fn bind(address: SocketAddr) -> Result<Self, ListenError> {
+        let failed = |error| ListenError { address, error };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address })
+    }
+
+    /// Where it listens; tells the port when any was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts until the drain begins; answers under way then have a few seconds, which the drain waits for. Clients'
+    /// websockets are the sessions' to close.
+    pub async fn run(self, front: Arc<Front>, drain: Watch) {
+        let crowd = Arc::new(Crowd::default());
+        let builder = builder(&front.limits);
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                () = drain.signalled() => return,
+            };
+            match accepted {
+                Ok((stream, peer)) => match crowd.enter(peer.ip(), front.limits.connections) {
+                    Some(place) => connection(stream, &builder, front.clone(), drain.clone(), place),
+                    None => tracing::warn!(peer = %peer.ip(), "connection refused: too many"),
+                },
+                Err(error) => {
+                    tracing::warn!(error = %error, "a connection could not be accepted");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+fn connection(stream: TcpStream, builder: &http1::Builder, front: Arc<Front>, drain: Watch, place: Place) {
+    // An answer that waits for the rest of a segment costs a client up to 40 ms.
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let service = service_fn(move |request: Request<Incoming>| {
+        let front = front.clone();
+        async move { Ok::<_, Infallible>(front.handle(request.map(Body::new)).await) }
+    });
+    let served = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    tasks::spawn_guarded("client connection", OnError::Log, drain.guard(), async move {
+        let _place = place;
+        let mut served = pin!(served);
+        let ended = tokio::select! {
+            ended = served.as_mut() => ended,
+            () = drain.signalled() => {
+                served.as_mut().graceful_shutdown();
+                tokio::time::timeout(LAST_ANSWERS, served).await.unwrap_or(Ok(()))
+            }
+        };
+        // Broken and malformed connections are the clients' affair.
+        if let Err(error) = ended {
+            tracing::debug!(error = %error, "client connection ended");
+        }
+    });
+}
+
+fn builder(limits: &config::Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(limits.header_timeout_ms))
+        .max_headers(limits.headers)
+        // hyper's least is 8 KiB.
+        .max_buf_size(limits.header_bytes.max(8 << 10))
+        .half_close(false)
+        .pipeline_flush(true);
+    builder
+}
+
+impl Crowd {
+    fn enter(self: &Arc<Self>, address: IpAddr, limit: usize) -> Option<Place> {
+        let mut crowd = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (all, addresses) = &mut *crowd;
+        let here = addresses.get(&address).copied().unwrap_or(0);
+        if *all >= limit || (here >= PER_ADDRESS && !address.is_loopback()) {
+            return None;
+        }
+        *all += 1;
+        addresses.insert(address, here + 1);
+        Some(Place(self.clone(), address))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut crowd = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (all, addresses) = &mut *crowd;
+        *all -= 1;
+        if let Some(here) = addresses.get_mut(&self.1) {
+            *here -= 1;
+            if *here == 0 {
+                addresses.remove(&self.1);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_crowd_is_bounded_as_a_whole_and_by_address() {
+        let crowd = Arc::new(Crowd::default());
+        let remote: IpAddr = "192.0.2.1".parse().unwrap();
+        let local: IpAddr = "127.0.0.1".parse().unwrap();
+        let places: Vec<_> = (0..PER_ADDRESS).map(|_| crowd.enter(remote, 1_000).unwrap()).collect();
+        assert!(crowd.enter(remote, 1_000).is_none());
+        let others: Vec<_> = (0..1_000 - PER_ADDRESS).map(|_| crowd.enter(local, 1_000).unwrap()).collect();
+        assert!(crowd.enter(local, 1_000).is_none());
+        drop(places);
+        assert!(crowd.enter(remote, 1_000).is_some());
+        drop(others);
+        assert!(crowd.0.lock().unwrap().1.is_empty());
+    }
+}

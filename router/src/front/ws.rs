@@ -1,0 +1,219 @@
+//! A client's websocket: its session's outbox on one side, the connection on the other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use hyper::header::{
+    CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::{HeaderMap, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{self, Message as Ws};
+
+use super::answer::{self, Answered};
+use super::{Call, Front, body};
+use crate::comfy::frame;
+use crate::metrics;
+use crate::sessions::{Closed, Connection, Message, Payload};
+use crate::tasks::{self, OnError};
+
+/// How long a client may take to accept the end of its connection.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+impl Front {
+    pub(super) fn websocket(self: Arc<Self>, mut call: Call) -> Answered {
+        let Some(accept) = accept_key(call.request.headers()) else {
+            return Ok(answer::text(
+                StatusCode::BAD_REQUEST,
+                "this is a websocket: No WebSocket UPGRADE hdr",
+            ));
+        };
+        let query = call.query();
+        let connected = self.parts.sessions.connect(body::value(&query, "clientId"), &call.caller.tenant);
+        let connection = match connected {
+            Ok(connection) => connection,
+            Err(full) => return Ok(answer::text(StatusCode::SERVICE_UNAVAILABLE, &full.to_string())),
+        };
+        let upgrade = hyper::upgrade::on(&mut call.request);
+        let front = self.clone();
+        tasks::spawn("client websocket", OnError::Log, async move { front.serve(upgrade, connection).await });
+        let mut answer = answer::status(StatusCode::SWITCHING_PROTOCOLS);
+        let headers = answer.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+        Ok(answer)
+    }
+
+    async fn serve(&self, upgrade: OnUpgrade, connection: Connection) {
+        let Ok(upgraded) = upgrade.await else { return };
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(self.limits.ws_message_bytes))
+            .max_frame_size(Some(self.limits.ws_message_bytes));
+        let io = TokioIo::new(upgraded);
+        let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
+        tracing::debug!(client = %connection.sid, "client connected");
+        let ended = self.converse(&mut socket, &connection).await;
+        let (reason, code) = match ended {
+            Ended::Left => return,
+            Ended::Broken(error) => {
+                tracing::debug!(client = %connection.sid, error = %error, "client connection broke");
+                return;
+            }
+            Ended::Closed(Closed::Slow) => ("slow", CloseCode::Again),
+            Ended::Closed(Closed::Shutdown) => ("draining", CloseCode::Away),
+            Ended::TooBig => ("protocol", CloseCode::Size),
+        };
+        metrics::client_closed(reason);
+        tracing::info!(client = %connection.sid, reason, "client is disconnected");
+        let bye = CloseFrame { code, reason: reason.into() };
+        let _ = tokio::time::timeout(GOODBYE, socket.close(Some(bye))).await;
+    }
+
+    async fn converse(&self, socket: &mut Socket, connection: &Connection) -> Ended {
+        let mut flags = Flags::default();
+        let mut waiting = Vec::new();
+        loop {
+            tokio::select! {
+                taken = connection.outbox.take(&mut waiting) => match taken {
+                    Ok(()) => if let Err(ended) = deliver(socket, connection, &flags, &mut waiting).await { return ended },
+                    Err(closed) => return Ended::Closed(closed),
+                },
+                heard = socket.next() => match heard {
+                    Some(Ok(Ws::Text(text))) => if flags.hear(text.as_str()) {
+                        let reply = frame::feature_flags(&self.features().await);
+                        connection.outbox.push(Message::ordinary(reply));
+                    },
+                    // Pings are answered by the library; ComfyUI ignores whatever else a client says.
+                    Some(Ok(Ws::Close(_))) | None => return Ended::Left,
+                    Some(Ok(_)) => {}
+                    Some(Err(tungstenite::Error::Capacity(_))) => return Ended::TooBig,
+                    Some(Err(error)) => return Ended::Broken(error),
+                },
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Ended {
+    Left,
+    Broken(tungstenite::Error),
+    Closed(Closed),
+    TooBig,
+}
+
+/// What the client's first JSON message said; nothing later counts, as in ComfyUI.
+#[derive(Debug, Default)]
+struct Flags {
+    heard: bool,
+    preview_metadata: bool,
+}
+
+impl Flags {
+    /// True if the message is the one to be answered with the router's own flags.
+    fn hear(&mut self, text: &str) -> bool {
+        if self.heard {
+            return false;
+        }
+        let Ok(message) = serde_json::from_str::<Value>(text) else { return false };
+        self.heard = true;
+        if message.get("type").and_then(Value::as_str) != Some("feature_flags") {
+            return false;
+        }
+        let flag = message.get("data").and_then(|data| data.get("supports_preview_metadata"));
+        self.preview_metadata = flag == Some(&Value::Bool(true));
+        true
+    }
+}
+
+/// Writes what waits. A client that stops reading is given up as soon as its outbox overflows.
+async fn deliver(
+    socket: &mut Socket,
+    connection: &Connection,
+    flags: &Flags,
+    waiting: &mut Vec<Message>,
+) -> Result<(), Ended> {
+    let write = async {
+        for message in waiting.drain(..) {
+            socket.feed(on_the_wire(message, flags)).await?;
+        }
+        socket.flush().await
+    };
+    tokio::select! {
+        written = write => written.map_err(|error| match error {
+            tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => Ended::Left,
+            error => Ended::Broken(error),
+        }),
+        () = connection.outbox.overflowed() => Err(Ended::Closed(Closed::Slow)),
+    }
+}
+
+fn on_the_wire(message: Message, flags: &Flags) -> Ws {
+    match message.payload {
+        Payload::Text(text) => Ws::Text(text),
+        Payload::Binary(bytes) => Ws::Binary(bytes),
+        Payload::Preview(preview) if flags.preview_metadata => Ws::Binary(preview.frame_with_metadata()),
+        Payload::Preview(preview) => Ws::Binary(preview.plain_frame()),
+    }
+}
+
+/// The handshake's answer; none if this is no websocket handshake of version 13.
+fn accept_key(headers: &HeaderMap) -> Option<HeaderValue> {
+    let says = |name, word: &str| {
+        let value = headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        value.is_some_and(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word)))
+    };
+    let asked =
+        says(UPGRADE, "websocket") && says(CONNECTION, "upgrade") && says(SEC_WEBSOCKET_VERSION, "13");
+    let key = headers.get(SEC_WEBSOCKET_KEY).filter(|key| asked && key.len() <= 64)?;
+    HeaderValue::try_from(derive_accept_key(key.as_bytes())).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(messages: &[&str]) -> (Vec<bool>, bool) {
+        let mut flags = Flags::default();
+        let replies = messages.iter().map(|message| flags.hear(message)).collect();
+        (replies, flags.preview_metadata)
+    }
+
+    #[test]
+    fn only_the_first_json_message_sets_flags() {
+        let yes = r#"{"type":"feature_flags","data":{"supports_preview_metadata":true}}"#;
+        assert_eq!(heard(&[yes]), (vec![true], true));
+        assert_eq!(heard(&["not json", yes]), (vec![false, true], true));
+        assert_eq!(heard(&[r#"{"type":"other"}"#, yes]), (vec![false, false], false));
+        assert_eq!(heard(&[&yes.replace("true", "1")]), (vec![true], false));
+        assert_eq!(heard(&[r#"{"type":"feature_flags","data":7}"#, yes]), (vec![true, false], false));
+        assert_eq!(heard(&[&"[".repeat(100_000)]), (vec![false], false));
+    }
+
+    #[test]
+    fn only_a_real_handshake_is_accepted() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(accept_key(&headers), None);
+        for (name, value) in [
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "WebSocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ] {
+            headers.insert(name, value.parse().unwrap());
+        }
+        assert_eq!(accept_key(&headers).unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        headers.insert("sec-websocket-version", "8".parse().unwrap());
+        assert_eq!(accept_key(&headers), None);
+    }
+}
