@@ -47,6 +47,12 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
 }
 
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("front::Parts")
+    }
+}
+
 /// Answers requests. Shared by every connection.
 pub struct Front {
     parts: Parts,

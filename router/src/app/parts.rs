@@ -11,7 +11,6 @@ use crate::scheduler::config::CoreConfig;
 use crate::scheduler::input::InstanceSpec;
 use crate::{assets, ledger, policy, sessions, telemetry};
 
-
 pub(super) async fn ledger(config: &Config) -> anyhow::Result<(ledger::Service, ledger::Handle)> {
     let dir = config.state_dir().clone();
     let written = &config.ledger;
