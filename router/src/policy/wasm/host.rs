@@ -253,7 +253,6 @@ impl wit::log::Host for State {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-
     use std::time::Duration;
 
     use super::wit::workflow::Host as _;
