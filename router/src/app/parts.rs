@@ -15,7 +15,7 @@ use super::Sources;
 
 pub(super) async fn ledger(config: &Config) -> anyhow::Result<(ledger::Service, ledger::Handle)> {
     let dir = config.state_dir().clone();
-    let config = ledger::Config { file: dir.join("ledger.db"), ..ledger::Config::default() };
+    let config = ledger::Config::from(&config.ledger);
     let open = move || {
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         Ok(ledger::Service::open(&config)?)
@@ -44,12 +44,8 @@ pub(super) fn telemetry(
     sources: Sources,
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<(telemetry::Service, telemetry::Handle)> {
-    let settings = telemetry::Config {
-        nvml: config.telemetry.nvml,
-        emulated: sources.emulated_gpus,
-        sample_ms: config.telemetry.sample_ms,
-        ..telemetry::Config::default()
-    };
+    let written = telemetry::Config::from(&config.telemetry);
+    let settings = telemetry::Config { emulated: written.emulated || sources.emulated_gpus, ..written };
     let (service, handle) = telemetry::Service::start(&settings, clock)?;
     let target = |(index, instance): (u32, &crate::config::Instance)| telemetry::Target {
         instance: instance.name.clone(),
