@@ -18,6 +18,7 @@ mod routes;
 mod submit;
 #[cfg(test)]
 mod tests;
+mod upload;
 mod ws;
 
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use hyper::{Request, Response};
 use crate::clock::Clock;
 use crate::config;
 use crate::metrics;
-use crate::{fleet, ledger, scheduler, sessions};
+use crate::{assets, fleet, ledger, scheduler, sessions};
 use answer::Answer;
 use gate::{Caller, Gate};
 use info::Caches;
@@ -43,7 +44,14 @@ pub struct Parts {
     pub ledger: ledger::Handle,
     pub fleet: fleet::Handle,
     pub sessions: sessions::Handle,
+    pub assets: assets::Handle,
     pub clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("front::Parts")
+    }
 }
 
 /// Answers requests. Shared by every connection.
