@@ -120,6 +120,7 @@ impl Router {
                 scheduler: scheduler.clone(),
                 ledger: ledger.clone(),
                 fleet: fleet.clone(),
+                assets,
                 sessions: sessions.clone(),
                 clock,
             },

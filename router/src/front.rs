@@ -11,6 +11,7 @@ mod gate;
 mod history;
 mod info;
 mod jobs;
+mod keep;
 mod listen;
 mod pass;
 mod queue;
@@ -28,7 +29,7 @@ use hyper::{Request, Response};
 use crate::clock::Clock;
 use crate::config;
 use crate::metrics;
-use crate::{fleet, ledger, scheduler, sessions};
+use crate::{assets, fleet, ledger, scheduler, sessions};
 use answer::Answer;
 use gate::{Caller, Gate};
 use info::Caches;
@@ -42,6 +43,7 @@ pub struct Parts {
     pub scheduler: scheduler::Handle,
     pub ledger: ledger::Handle,
     pub fleet: fleet::Handle,
+    pub assets: assets::Handle,
     pub sessions: sessions::Handle,
     pub clock: Arc<dyn Clock>,
 }

@@ -46,6 +46,7 @@ impl Front {
         let Some(home) = self.parts.fleet.home() else { return Ok(answer::no_instance()) };
         let limited = limited(call.request, self.limits.upload_bytes)?;
         let answer = self.pass(&home, limited).await;
+        let answer = self.keep_upload(&home, answer).await;
         self.parts.fleet.refresh(&home);
         Ok(answer)
     }
