@@ -120,9 +120,14 @@ impl Front {
     }
 }
 
+/// ComfyUI looks at the last part of a name only, so folders in it go into `subfolder`.
 fn view_path(file: &UploadRef) -> String {
-    let encoded = |text: &str| body::percent_encoded(text);
-    let (name, kind, subfolder) = (encoded(&file.name), encoded(&file.kind), encoded(&file.subfolder));
+    let path = match file.subfolder.is_empty() {
+        true => file.name.clone(),
+        false => format!("{}/{}", file.subfolder, file.name),
+    };
+    let (subfolder, name) = path.rsplit_once('/').unwrap_or(("", &path));
+    let [name, kind, subfolder] = [name, &file.kind, subfolder].map(body::percent_encoded);
     format!("/view?filename={name}&type={kind}&subfolder={subfolder}")
 }
 
@@ -149,6 +154,8 @@ mod tests {
             view_path(&file),
             "/view?filename=x%20%23%3F%26%3D%25.png&type=input&subfolder=a%26type%3Doutput"
         );
+        let nested = UploadRef { kind: "input".into(), subfolder: "s".into(), name: "b/a.png".into() };
+        assert_eq!(view_path(&nested), "/view?filename=a.png&type=input&subfolder=s/b");
         assert!(view_path(&file).parse::<hyper::Uri>().is_ok());
     }
 
