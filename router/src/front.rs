@@ -18,6 +18,7 @@ mod routes;
 mod submit;
 #[cfg(test)]
 mod tests;
+mod upload;
 mod ws;
 
 use std::sync::Arc;

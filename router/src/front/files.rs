@@ -1,19 +1,13 @@
-//! Files: `/view` from the instance that has them, uploads to the home instance.
+//! `/view`: files, from the instance that has them.
 
 use axum::body::Body;
-use futures_util::StreamExt;
-use hyper::{Request, Response, StatusCode, Uri};
+use hyper::{Request, StatusCode, Uri};
 
 use super::answer::{self, Answered};
 use super::{Call, Front, body};
 use crate::comfy::files;
-use crate::fleet::InstanceInfo;
 use crate::model::event::OutputFile;
 use crate::model::id::InstanceId;
-use crate::model::job::UploadRef;
-
-/// A name and two words; later versions add some figures.
-const MAX_UPLOAD_ANSWER: usize = 64 << 10;
 
 impl Front {
     /// A tagged subfolder names the instance. For any other the ledger knows which instance wrote the file last; what
@@ -47,73 +41,6 @@ impl Front {
             found.inspect_err(|error| tracing::warn!(error = %error, "file could not be located")).ok()??;
         self.parts.fleet.instance(&found).map(|info| info.id)
     }
-
-    /// The home instance takes the file and says under which name; what it then has under that name is kept, so that
-    /// any other instance can be given it. The client is answered after that: its next prompt may name the file.
-    pub(super) async fn upload(&self, call: Call) -> Answered {
-        let Some(home) = self.parts.fleet.instance_of_home() else { return Ok(answer::no_instance()) };
-        let limited = limited(call.request, self.limits.upload_bytes)?;
-        let (head, body) = self.pass(&home.id, limited).await.into_parts();
-        let body = axum::body::to_bytes(body, MAX_UPLOAD_ANSWER)
-            .await
-            .map_err(|error| answer::text(StatusCode::BAD_GATEWAY, &format!("{}: {error}", home.id)))?;
-        if head.status == StatusCode::OK
-            && let Ok(Some(stored)) = body::parsed::<Stored>(&body)
-        {
-            let file = stored.file();
-            if let Err(error) = self.keep(&home, &file).await {
-                tracing::warn!(file = %file.name, %error, "an upload is on the home instance only");
-            }
-        }
-        self.parts.fleet.refresh(&home.id);
-        Ok(Response::from_parts(head, Body::from(body)))
-    }
-
-    async fn keep(&self, home: &InstanceInfo, file: &UploadRef) -> anyhow::Result<()> {
-        let encoded = body::percent_encoded;
-        let uri = format!(
-            "/view?filename={}&subfolder={}&type={}",
-            encoded(&file.name),
-            encoded(&file.subfolder),
-            encoded(&file.kind)
-        );
-        let answer = self.parts.fleet.forward(&home.id, Request::get(uri).body(Body::empty())?).await?;
-        anyhow::ensure!(
-            answer.status() == StatusCode::OK,
-            "its content was answered with {}",
-            answer.status()
-        );
-        let mut recording = self.parts.assets.record().await?;
-        let mut content = answer.into_body().into_data_stream();
-        while let Some(piece) = content.next().await {
-            recording.write(&piece?).await?;
-        }
-        let digest = recording.finish(file).await?;
-        self.parts.assets.given(&home.id, home.epoch, file, digest).await;
-        Ok(())
-    }
-}
-
-/// ComfyUI's answer to an upload.
-#[derive(serde::Deserialize)]
-struct Stored {
-    name: String,
-    #[serde(default)]
-    subfolder: String,
-    #[serde(rename = "type")]
-    kind: String,
-}
-
-impl Stored {
-    /// A name may itself hold a path; only its last part is the file's.
-    fn file(self) -> UploadRef {
-        let path = match self.subfolder.is_empty() {
-            true => self.name,
-            false => format!("{}/{}", self.subfolder, self.name),
-        };
-        let (subfolder, name) = path.rsplit_once('/').unwrap_or(("", &path));
-        UploadRef { kind: self.kind, subfolder: subfolder.into(), name: name.into() }
-    }
 }
 
 /// The request with another `subfolder`, everything else as the client wrote it.
@@ -132,17 +59,6 @@ fn with_subfolder(mut request: Request<Body>, subfolder: &str) -> Request<Body> 
     request
 }
 
-/// An upload is streamed; the limit ends it in the middle, or before it begins when its length is announced.
-fn limited(request: Request<Body>, limit: u64) -> Result<Request<Body>, answer::Failed> {
-    let length = request.headers().get(hyper::header::CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > limit) {
-        return Err(answer::too_large(limit).into());
-    }
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    Ok(request.map(|body| Body::new(http_body_util::Limited::new(body, limit))))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,15 +75,5 @@ mod tests {
             uri("%73ubfolder=~gpu0&filename=a&subfolder=~gpu1", ""),
             "/api/view?filename=a&subfolder="
         );
-    }
-
-    #[test]
-    fn an_upload_that_says_it_is_too_large_is_not_begun() {
-        let request = |length: &str| {
-            Request::post("/upload/image").header("content-length", length).body(Body::empty()).unwrap()
-        };
-        assert_eq!(limited(request("101"), 100).unwrap_err().0.status(), 413);
-        assert!(limited(request("100"), 100).is_ok());
-        assert!(limited(request("many"), 100).is_ok());
     }
 }
