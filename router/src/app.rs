@@ -98,7 +98,7 @@ impl Router {
         let policy =
             policy::start(parts::policy(&config), clock.clone()).context("the policy could not start")?;
         let (telemetry_service, telemetry) = parts::telemetry(&config, sources, clock.clone())?;
-        let assets = assets::Handle::open(&parts::assets(&config)).context("uploads could not be opened")?;
+        let assets = assets::open(parts::assets(&config))?;
         let (sessions_service, sessions) = sessions::Service::new(parts::sessions(&config));
         let (fleet, events) = fleet::start(&config.fleet, &config.instances);
 
@@ -120,8 +120,8 @@ impl Router {
                 scheduler: scheduler.clone(),
                 ledger: ledger.clone(),
                 fleet: fleet.clone(),
-                assets,
                 sessions: sessions.clone(),
+                assets,
                 clock,
             },
             &config.front,

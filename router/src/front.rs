@@ -43,8 +43,8 @@ pub struct Parts {
     pub scheduler: scheduler::Handle,
     pub ledger: ledger::Handle,
     pub fleet: fleet::Handle,
-    pub assets: assets::Handle,
     pub sessions: sessions::Handle,
+    pub assets: assets::Handle,
     pub clock: Arc<dyn Clock>,
 }
 
