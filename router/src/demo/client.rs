@@ -91,39 +91,22 @@ struct Client {
     news: mpsc::Sender<News>,
     /// Accepted prompts that are not over: place in the plan, and its graph, by id.
     open: HashMap<String, (usize, Value)>,
+    /// Prompts of the plan that were posted.
+    sent: usize,
 }
 
-/// Connects and sends the plan. Returns when its last prompt is over; images may still be on their way.
-///
-/// # Errors
-/// When the websocket cannot be opened or ends early.
-pub(super) async fn run(
-    plan: workload::Client,
-    address: SocketAddr,
-    began: Instant,
-    news: mpsc::Sender<News>,
-) -> Result<(), ClientError> {
+/// Connects and sends the plan. Returns when its last prompt is over; images may still be on their way. Where that
+/// cannot be, every prompt that is not over has failed for that reason.
+pub(super) async fn run(plan: workload::Client, address: SocketAddr, began: Instant, news: mpsc::Sender<News>) {
     let sid = Uuid::new_v4().simple().to_string();
-    let mut socket = connect(address, &sid, plan.tenant).await?;
     let http = Http::new(address, plan.tenant);
-    let mut client = Client { plan, sid, began, http, news, open: HashMap::new() };
-    let mut sent = 0;
-    while sent < client.plan.prompts.len() || !client.open.is_empty() {
-        let due = client.plan.prompts.get(sent).map(|prompt| client.began + prompt.at);
-        tokio::select! {
-            // A due prompt first: a chatty socket must not keep it back.
-            biased;
-            () = tokio::time::sleep_until(due.unwrap_or(began)), if due.is_some() => {
-                client.post(sent).await;
-                sent += 1;
-            }
-            message = socket.next() => match message {
-                Some(message) => client.message(message?).await,
-                None => return Err(ClientError::Closed(client.open.len())),
-            },
+    let mut client = Client { plan, sid, began, http, news, open: HashMap::new(), sent: 0 };
+    if let Err(error) = client.go(address).await {
+        let unsent = client.sent..client.plan.prompts.len();
+        for place in client.open.values().map(|(place, _)| *place).chain(unsent) {
+            client.tell(place, What::Failed(error.to_string())).await;
         }
     }
-    Ok(())
 }
 
 async fn connect(address: SocketAddr, sid: &str, user: &'static str) -> Result<Socket, ClientError> {
@@ -134,6 +117,26 @@ async fn connect(address: SocketAddr, sid: &str, user: &'static str) -> Result<S
 }
 
 impl Client {
+    async fn go(&mut self, address: SocketAddr) -> Result<(), ClientError> {
+        let mut socket = connect(address, &self.sid, self.plan.tenant).await?;
+        while self.sent < self.plan.prompts.len() || !self.open.is_empty() {
+            let due = self.plan.prompts.get(self.sent).map(|prompt| self.began + prompt.at);
+            tokio::select! {
+                // A due prompt first: a chatty socket must not keep it back.
+                biased;
+                () = tokio::time::sleep_until(due.unwrap_or(self.began)), if due.is_some() => {
+                    self.post(self.sent).await;
+                    self.sent += 1;
+                }
+                message = socket.next() => match message {
+                    Some(message) => self.message(message?).await,
+                    None => return Err(ClientError::Closed(self.open.len())),
+                },
+            }
+        }
+        Ok(())
+    }
+
     async fn post(&mut self, place: usize) {
         let prompt = &self.plan.prompts[place];
         let graph = prompt.graph();
@@ -289,7 +292,7 @@ mod tests {
         plan.prompts.iter_mut().for_each(|prompt| prompt.at = Duration::ZERO);
         let count = plan.prompts.len();
         let (news, mut seen) = mpsc::channel(10_000);
-        run(plan, emulator.addr(), Instant::now(), news).await.unwrap();
+        run(plan, emulator.addr(), Instant::now(), news).await;
         let mut whats = Vec::new();
         while let Some(news) = seen.recv().await {
             whats.push(news.what);

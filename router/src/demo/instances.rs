@@ -21,6 +21,11 @@ const INSTANCES: [(&str, u32, Flavour, &str); 4] = [
     ("gpu1-b", 1, Flavour::V0_3_64, "juggernaut"),
 ];
 
+/// Index of the card that an instance of this name computes on.
+pub(super) fn card_of(instance: &InstanceId) -> Option<u32> {
+    INSTANCES.iter().find(|(name, ..)| *name == instance.as_str()).map(|(_, card, ..)| *card)
+}
+
 /// Running emulators, by instance index. Dropping it ends them.
 #[derive(Debug)]
 pub(super) struct Instances(Vec<(&'static str, Emulator)>);

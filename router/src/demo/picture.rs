@@ -51,7 +51,8 @@ pub(super) struct CardRow {
     pub(super) temperature_c: Option<f32>,
     pub(super) power_mw: Option<u32>,
     pub(super) power_limit_mw: Option<u32>,
-    pub(super) age: Duration,
+    /// Of the reading.
+    pub(super) age: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -186,7 +187,7 @@ impl CardRow {
             .plain(format!("  {:>4} of {} GiB", gib(self.used_bytes), gib(self.total_bytes)))
             .add(hot, format!("  {:>2} C", whole(self.temperature_c)))
             .plain(format!("  {:>3}/{} W", watts(self.power_mw), watts(self.power_limit_mw)))
-            .add(Style::Dim, format!("  {:.1} s old", self.age.as_secs_f64()))
+            .add(Style::Dim, self.age.map_or_else(String::new, |age| format!("  {:.1} s old", age.as_secs_f64())))
     }
 }
 
@@ -246,7 +247,7 @@ mod tests {
             temperature_c: Some(79.0),
             power_mw: Some(401_000),
             power_limit_mw: Some(450_000),
-            age: Duration::from_millis(240),
+            age: Some(Duration::from_millis(240)),
             ..CardRow::default()
         };
         let decision = DecisionRow {

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::board::{Board, State};
+use super::board::{Board, Entry, State};
+use super::instances;
 use super::picture::{CardRow, DecisionRow, Event, InstanceRow, Picture, Runs, clock};
 use super::watch::{self, Watch};
-use crate::model::decision::DecisionRecord;
+use crate::model::decision::{DecisionRecord, Fallback};
 
 pub(super) fn picture(
     address: &str,
@@ -19,15 +20,15 @@ pub(super) fn picture(
         elapsed,
         policy: watch::named(&watch.policy.serving),
         counts: board.counts(),
-        instances: watch.instances.iter().map(|instance| instance_row(instance, board, watch)).collect(),
-        cards: cards(watch),
+        instances: watch.instances.iter().map(|instance| instance_row(instance, board)).collect(),
+        cards: watch.devices.iter().map(|device| card_row(device, watch)).collect(),
         decisions: watch.decisions.iter().map(|record| decision_row(record, board)).collect(),
         events: events.to_vec(),
     }
 }
 
-fn instance_row(instance: &watch::Instance, board: &Board, watch: &Watch) -> InstanceRow {
-    let entry = instance.live.first().and_then(|job| board.by_job(*job));
+fn instance_row(instance: &watch::Instance, board: &Board) -> InstanceRow {
+    let entry = instance.running.first().and_then(|job| board.by_job(*job));
     let runs = entry.map(|entry| Runs {
         label: entry.label(),
         doing: match entry.state {
@@ -35,31 +36,32 @@ fn instance_row(instance: &watch::Instance, board: &Board, watch: &Watch) -> Ins
             _ => None,
         },
     });
-    let gpu = watch.readings.of(&instance.id).and_then(|reading| reading.gpu.clone());
-    let device = watch.readings.devices.iter().find(|reading| Some(&reading.device.uuid) == gpu.as_ref());
+    let stem = |name: &str| name.rsplit_once('.').map_or(name, |(stem, _)| stem).to_owned();
+    let reason = || instance.reason.clone().unwrap_or_else(|| instance.state.clone());
     InstanceRow {
-        name: instance.id.to_string(),
+        name: instance.name.to_string(),
         version: instance.version.as_deref().unwrap_or("?").to_owned(),
-        card: device.and_then(|reading| reading.device.index),
-        down: instance.down.clone(),
+        card: instances::card_of(&instance.name),
+        down: (instance.state != "up").then(reason),
         free_slots: instance.free_slots,
         runs,
-        resident: instance.resident.clone(),
+        resident: instance.resident_models.iter().map(|model| stem(&model.name)).collect(),
     }
 }
 
-fn cards(watch: &Watch) -> Vec<CardRow> {
-    let row = |reading: &crate::telemetry::DeviceReading| CardRow {
-        index: reading.device.index.unwrap_or_default(),
-        utilization: reading.device.utilization_percent,
-        used_bytes: reading.device.memory_used_bytes,
-        total_bytes: reading.device.memory_total_bytes,
-        temperature_c: reading.device.temperature_c,
-        power_mw: reading.device.power_mw,
-        power_limit_mw: reading.device.power_limit_mw,
-        age: watch.age(reading.sampled),
-    };
-    watch.readings.devices.iter().map(row).collect()
+fn card_row(device: &watch::Device, watch: &Watch) -> CardRow {
+    let index = device.index.unwrap_or_default();
+    let reads = watch.instances.iter().find(|instance| instances::card_of(&instance.name) == Some(index));
+    CardRow {
+        index,
+        utilization: device.utilization_percent,
+        used_bytes: device.memory_used_bytes,
+        total_bytes: device.memory_total_bytes,
+        temperature_c: device.temperature_c,
+        power_mw: device.power_mw,
+        power_limit_mw: device.power_limit_mw,
+        age: reads.and_then(watch::Instance::reading_age),
+    }
 }
 
 fn decision_row(record: &DecisionRecord, board: &Board) -> DecisionRow {
@@ -67,12 +69,12 @@ fn decision_row(record: &DecisionRecord, board: &Board) -> DecisionRow {
     DecisionRow {
         age: watch::since(record.at),
         hook: record.hook.as_str(),
-        job: entry.map(super::board::Entry::label).unwrap_or_default(),
+        job: entry.map(Entry::label).unwrap_or_default(),
         said: record.said.clone(),
         reason: record.reason.clone(),
         policy: watch::named(&record.version),
         took_us: record.took_us,
-        fallback: record.fallback.map(crate::model::decision::Fallback::as_str),
+        fallback: record.fallback.map(Fallback::as_str),
     }
 }
 
