@@ -30,9 +30,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
+use crate::config;
 use crate::metrics;
 use crate::model::decision::DecisionRecord;
 use crate::model::event::{Event, OpenJob, OutputFile};
@@ -45,8 +45,7 @@ pub use rows::{
 };
 use writer::{Ack, Message, Waiting, Writer};
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// The database; SQLite keeps a `-wal` and a `-shm` file beside it while it is open, and the router a `.lock`.
     pub file: PathBuf,
@@ -77,6 +76,18 @@ impl Default for Config {
             max_batch: 256,
             max_waiting: 4096,
             readers: 2,
+        }
+    }
+}
+
+impl From<&config::Ledger> for Config {
+    fn from(written: &config::Ledger) -> Self {
+        Self {
+            file: written.dir.join("ledger.db"),
+            history: written.history,
+            decisions: written.decisions,
+            max_file_mib: written.max_file_mib,
+            ..Self::default()
         }
     }
 }

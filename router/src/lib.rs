@@ -3,14 +3,19 @@
 //! The floors, bottom up; a module imports only from floors below its own (`tests/floors.rs` reads the imports):
 //! - 0, words: [`model`], [`clock`]
 //! - 1, grammar and plumbing: [`comfy`], [`config`], [`metrics`], [`tasks`], [`drain`]
-//! - 2, organs: [`ledger`], [`fleet`], [`policy`], [`telemetry`], [`sessions`]
+//! - 2, organs: [`ledger`], [`fleet`], [`policy`], [`telemetry`], [`sessions`], [`assets`]
 //! - 3, brain: [`scheduler`], [`relay`]
-//! - 4, faces: [`front`]
-//! - 5, assembly: [`cli`]
+//! - 4, faces: [`front`], [`admin`]
+//! - 5, assembly: [`app`], [`cli`], [`demo`]
 
+pub mod admin;
+pub mod app;
+pub mod assets;
+pub mod cli;
 pub mod clock;
 pub mod comfy;
 pub mod config;
+pub mod demo;
 pub mod drain;
 pub mod fleet;
 pub mod front;

@@ -19,6 +19,7 @@ mod service;
 mod shipped;
 mod start;
 mod status;
+pub mod tools;
 mod turn;
 mod wasm;
 mod watch;
@@ -29,3 +30,6 @@ pub use handle::{Handle, Source};
 pub use shipped::Shipped;
 pub use start::start;
 pub use status::{Ejected, PolicyStatus, Refused, VersionStatus};
+
+#[cfg(test)]
+mod tests;

@@ -3,13 +3,18 @@
 //! [`core`] is pure and knows nothing of sockets, SQLite or wasm; the driver runs it: it turns the world into inputs and
 //! executes its actions. Faces talk to it through [`Handle`].
 
+mod account;
 mod capacity;
 pub mod config;
 pub mod core;
+mod dispatch;
+pub mod driver;
 mod handle;
 pub mod input;
 mod intern;
 mod learn;
 mod queue;
+mod settle;
 
+pub use driver::{Organs, Service};
 pub use handle::{Accepted, Handle, QueueView, Stopped, SubmitError};

@@ -51,7 +51,7 @@ pub fn spawn<F>(name: &'static str, on_error: OnError, future: F) -> JoinHandle<
 where
     F: Future<Output: Ending> + Send + 'static,
 {
-    let span = tracing::info_span!(parent: None, "task", task = name);
+    let span = tracing::debug_span!(parent: None, "task", task = name);
     #[allow(clippy::disallowed_methods, reason = "this is the helper that all others must use")]
     tokio::spawn(watched(name, on_error, future).instrument(span))
 }

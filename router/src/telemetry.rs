@@ -27,7 +27,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
-use crate::config::{Gpu, Url};
+use crate::config::{self, Gpu, Url};
 use crate::model::id::InstanceId;
 pub use emulated::Emulated;
 use merge::{Known, Merger, Message, Watched};
@@ -48,6 +48,13 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self { nvml: true, emulated: false, sample_ms: 1000, stale_ms: 10_000 }
+    }
+}
+
+impl From<&config::Telemetry> for Config {
+    fn from(written: &config::Telemetry) -> Self {
+        let config::Telemetry { nvml, emulated, sample_ms } = *written;
+        Self { nvml, emulated, sample_ms, ..Self::default() }
     }
 }
 

@@ -8,8 +8,8 @@ use std::hint::black_box;
 use comfy_router_policy::{
     Act, Admission, AdmissionDecision, Candidate, Failure, Feedback, Housekeeping, InstanceState, Job,
     Lifecycle, Limit, Limits, Load, Order, Outcome, Priority, PriorityDecision, Progress, Recovery,
-    RecoveryDecision, Rejection, Retry, RouteAnswer, RouteDecision, Routing, TimeoutDecision, Timeouts, clock, log,
-    random, settings, workflow,
+    RecoveryDecision, Rejection, Retry, RouteAnswer, RouteDecision, Routing, TimeoutDecision, Timeouts,
+    clock, log, random, settings, workflow,
 };
 use serde::Deserialize;
 

@@ -69,11 +69,24 @@ impl Default for Fleet {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ledger {
     /// Directory of everything durable: jobs, history, uploads. Default: `comfy-router` in the user's state directory.
     pub dir: PathBuf,
+    /// Finished jobs kept; the oldest go first. ComfyUI's own limit is 10 000.
+    pub history: u32,
+    /// Decision records kept.
+    pub decisions: u32,
+    /// Largest size of the database; beyond it the router takes no jobs, as if the disk were full. Absent: the disk decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_file_mib: Option<u32>,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self { dir: PathBuf::new(), history: 10_000, decisions: 100_000, max_file_mib: None }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -110,12 +123,14 @@ impl Default for PolicyLimits {
 pub struct Telemetry {
     /// Read NVIDIA GPUs through the driver's library, where there is one.
     pub nvml: bool,
+    /// Read the imagined cards of emulated instances; for demonstrations and tests.
+    pub emulated: bool,
     pub sample_ms: u64,
 }
 
 impl Default for Telemetry {
     fn default() -> Self {
-        Self { nvml: true, sample_ms: 500 }
+        Self { nvml: true, emulated: false, sample_ms: 500 }
     }
 }
 

@@ -205,7 +205,7 @@ impl Check<'_> {
     fn ranges(&mut self, config: &Config) {
         const HOUR_MS: u64 = 3_600_000;
         let (fleet, limits, policy) = (&config.fleet, &config.limits, &config.policy.limits);
-        let rows: [(&str, &str, u64, u64, u64); 27] = [
+        let rows: [(&str, &str, u64, u64, u64); 30] = [
             ("discover", "timeout_ms", config.discover.timeout_ms, 10, 60_000),
             ("fleet", "poll_ms", fleet.poll_ms, 50, HOUR_MS),
             ("fleet", "connect_timeout_ms", fleet.connect_timeout_ms, 1, HOUR_MS),
@@ -219,6 +219,9 @@ impl Check<'_> {
             ("policy.limits", "memory_mib", policy.memory_mib.into(), 1, 4_096),
             ("policy.limits", "host_calls", policy.host_calls.into(), 1, 10_000_000),
             ("policy.limits", "failures", policy.failures.into(), 1, 1_000),
+            ("ledger", "history", u64::from(config.ledger.history), 1, 10_000_000),
+            ("ledger", "decisions", u64::from(config.ledger.decisions), 1, 100_000_000),
+            ("ledger", "max_file_mib", config.ledger.max_file_mib.map_or(1, u64::from), 1, 16 << 20),
             ("telemetry", "sample_ms", config.telemetry.sample_ms, 20, HOUR_MS),
             ("limits", "queue_jobs", limits.queue_jobs as u64, 1, 10_000_000),
             ("limits", "tenant_jobs", limits.tenant_jobs as u64, 1, 10_000_000),

@@ -32,7 +32,7 @@ pub enum LedgerError {
     #[error("the ledger {} cannot be read: {reason}", file.display())]
     Read { file: PathBuf, reason: Arc<str> },
     /// Too many commits wait for the disk.
-    #[error("{waiting} commits wait for the disk, more than `ledger.max_waiting` allows")]
+    #[error("{waiting} commits wait for the disk, more than may")]
     Busy { waiting: usize },
     #[error("the ledger is closed")]
     Closed,
@@ -86,7 +86,7 @@ impl LedgerError {
 pub enum OpenError {
     #[error("cannot prepare {}: {reason}", folder.display())]
     Folder { folder: PathBuf, reason: String },
-    #[error("the ledger {} is in use by another router; stop that one, or set `ledger.file` to another file", file.display())]
+    #[error("the ledger {} is in use by another router; stop that one, or set `ledger.dir` to another directory", file.display())]
     InUse { file: PathBuf },
     #[error("the ledger {} was written by a newer comfy-router (schema {found}, this one knows {known}); use that version or another file", file.display())]
     Newer { file: PathBuf, found: i64, known: i64 },

@@ -115,13 +115,17 @@ mod tests {
     #[test]
     fn trials_come_at_growing_intervals_until_one_goes_well() {
         let mut breaker = breaker();
-        (0..3).for_each(|_| drop(fail(&mut breaker, 0)));
+        for _ in 0..3 {
+            fail(&mut breaker, 0);
+        }
         assert!(breaker.admits(Hook::Route, Tick(100)));
         assert_eq!(fail(&mut breaker, 100), Change::None);
         assert!(!breaker.admits(Hook::Route, Tick(299)) && breaker.admits(Hook::Route, Tick(300)));
         assert_eq!(breaker.succeeded(Hook::Route, Tick(300)), Change::SwitchedOn);
         assert!(breaker.admits(Hook::Prioritize, Tick(300)));
-        (0..3).for_each(|_| drop(fail(&mut breaker, 310)));
+        for _ in 0..3 {
+            fail(&mut breaker, 310);
+        }
         assert!(!breaker.admits(Hook::Route, Tick(310 + 399)), "trouble soon after a trial pauses longer");
     }
 }

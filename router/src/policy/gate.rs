@@ -6,7 +6,7 @@ use super::config::{Bounds, GuestLimits};
 use super::error::LoadError;
 use super::sample;
 use super::wasm::{CallError, Guest, Version};
-use crate::model::decision::{Answer, Consultation, Fallback, Hook, Question};
+use crate::model::decision::{Admission, Answer, Consultation, Fallback, Hook, Limits, Priority, Question};
 
 /// Calls of each hook.
 const ROUNDS: u32 = 200;
@@ -57,40 +57,50 @@ fn put(
     Ok(())
 }
 
-/// Asks one hook. Also what `policy bench` times.
+/// A checked answer to one hook.
+pub(crate) enum Said {
+    Admission(Admission),
+    Priority(Priority, String),
+    Limits(Limits),
+    /// The hook is the whole question.
+    Whole(Answer),
+}
+
+/// Asks one hook of a question. Also what `policy check` shows and `policy bench` times.
 pub(crate) fn put_hook(
     guest: &mut Guest,
     check: &Check<'_>,
     hook: Hook,
     asked: &Consultation,
-) -> Result<Option<Answer>, CallError> {
-    match (&asked.question, hook) {
+) -> Result<Said, CallError> {
+    Ok(match (&asked.question, hook) {
         (Question::Intake { job, load }, Hook::Admit) => {
-            check.admission(guest.admit(asked, job, load)?);
+            Said::Admission(check.admission(guest.admit(asked, job, load)?))
         }
         (Question::Intake { job, .. } | Question::Reassess { job }, Hook::Prioritize) => {
-            check.priority(guest.prioritize(asked, job)?.0)?;
+            let (priority, reason) = guest.prioritize(asked, job)?;
+            Said::Priority(check.priority(priority)?, check.text(&reason))
         }
-        (Question::Intake { job, .. } | Question::Reassess { job }, Hook::LimitsFor) => {
-            check.limits(guest.limits_for(asked, job)?);
+        (Question::Intake { job, .. } | Question::Reassess { job }, _) => {
+            Said::Limits(check.limits(guest.limits_for(asked, job)?))
         }
-        (Question::Route { job, candidates }, Hook::Route) => {
-            let decision = check.route(guest.route(asked, job, candidates)?, candidates)?;
-            return Ok(Some(Answer::Route(decision)));
+        (Question::Route { job, candidates }, _) => {
+            Said::Whole(Answer::Route(check.route(guest.route(asked, job, candidates)?, candidates)?))
         }
-        (Question::OnTimeout { job, limit, progress }, Hook::OnTimeout) => {
-            check.timeout(guest.on_timeout(asked, job, *limit, progress)?);
+        (Question::OnTimeout { job, limit, progress }, _) => {
+            Said::Whole(Answer::OnTimeout(check.timeout(guest.on_timeout(asked, job, *limit, progress)?)))
         }
-        (Question::OnFailure { job, failure }, Hook::OnFailure) => {
-            check.recovery(guest.on_failure(asked, job, failure)?);
+        (Question::OnFailure { job, failure }, _) => {
+            Said::Whole(Answer::OnFailure(check.recovery(guest.on_failure(asked, job, failure)?)))
         }
-        (Question::Tick { instances }, Hook::Tick) => {
-            check.orders(guest.tick(asked, instances)?, instances)?;
+        (Question::Tick { instances }, _) => {
+            Said::Whole(Answer::Tick(check.orders(guest.tick(asked, instances)?, instances)?))
         }
-        (Question::Observe { outcomes }, Hook::Observe) => guest.observe(asked, outcomes)?,
-        _ => {}
-    }
-    Ok(None)
+        (Question::Observe { outcomes }, _) => {
+            guest.observe(asked, outcomes)?;
+            Said::Whole(Answer::Observe)
+        }
+    })
 }
 
 impl From<Nonsense> for CallError {

@@ -69,7 +69,10 @@ impl Loader {
         let name = source.name();
         let installed = self.prepare(source).and_then(|slot| {
             let id = slot.version.id.clone();
-            self.service.send(service::Command::Install(Box::new(slot))).map_err(|_| LoadError::Stopped)?;
+            let (serves, served) = sync_channel(1);
+            let install = service::Command::Install(Box::new(slot), serves);
+            self.service.send(install).map_err(|_| LoadError::Stopped)?;
+            served.recv().map_err(|_| LoadError::Stopped)?;
             Ok(id)
         });
         if let Err(error) = &installed {
@@ -126,7 +129,7 @@ impl Loader {
 
 impl Source {
     /// The name a version goes by: the stem of its file.
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         match self {
             Self::File(path) => path
                 .file_stem()
@@ -136,7 +139,7 @@ impl Source {
     }
 
     /// Read up to the limit and no further, whatever the file is.
-    fn bytes(self, config: &Config) -> Result<Vec<u8>, LoadError> {
+    pub(crate) fn bytes(self, config: &Config) -> Result<Vec<u8>, LoadError> {
         let max = u64::from(config.limits.component_mib) * 1024 * 1024;
         let bytes = match self {
             Self::Bytes { bytes, .. } => bytes,

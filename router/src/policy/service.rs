@@ -2,7 +2,7 @@
 //! built-in for whatever neither answers.
 
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, SyncSender};
 
 use tokio::sync::watch;
 
@@ -15,13 +15,13 @@ use super::turn::Turn;
 use super::wasm::{CallError, Guest, Version};
 use crate::clock::{Clock, Tick};
 use crate::metrics;
-use crate::model::decision::{Consultation, Decided, Fallback, Hook, PolicyVersion};
+use crate::model::decision::{Consultation, Decided, Hook, PolicyVersion};
 
 #[derive(Debug)]
 pub(crate) enum Command {
     Ask(Ask),
-    /// A version that passed every check, with a fresh guest of it.
-    Install(Box<Slot>),
+    /// A version that passed every check, with a fresh guest of it; the sender is told when it serves.
+    Install(Box<Slot>, SyncSender<()>),
 }
 
 /// A version in service, or kept to return to.
@@ -55,7 +55,10 @@ impl Service {
                     let _ = reply.send(decided);
                     self.revive();
                 }
-                Command::Install(slot) => self.install(*slot),
+                Command::Install(slot, serves) => {
+                    self.install(*slot);
+                    let _ = serves.send(());
+                }
             }
         }
     }

@@ -5,7 +5,9 @@ pub(crate) mod fault;
 pub(crate) mod gate;
 pub(crate) mod oracle;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::timeout;
 
 use crate::{
     host::gpu::{GpuOverrides, GpuReadings},
@@ -14,6 +16,8 @@ use crate::{
 use fault::Fault;
 use gate::{Each, GateReport};
 use oracle::Execution;
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A handle on one emulated instance; stays good across its crashes and restarts.
 #[derive(Debug, Clone)]
@@ -45,9 +49,13 @@ impl Control {
         self.machine.gate.report()
     }
 
-    /// Resolves when `count` executions are held.
+    /// Resolves when `count` executions are held; one instance holds one at a time.
+    ///
+    /// # Panics
+    /// Like every wait here, after a minute: a test that waits in vain should say so.
     pub async fn wait_held(&self, count: u64) {
-        self.machine.gate.wait_held(count).await;
+        let waited = timeout(PATIENCE, self.machine.gate.wait_held(count)).await;
+        assert!(waited.is_ok(), "{count} held executions did not come: {:?}", self.gate());
     }
 
     pub fn inject(&self, fault: Fault) {
@@ -60,8 +68,12 @@ impl Control {
     }
 
     /// Resolves with the executions once `until` accepts them.
+    ///
+    /// # Panics
+    /// After a minute.
     pub async fn wait_executions(&self, until: impl FnMut(&[Execution]) -> bool) -> Vec<Execution> {
-        self.machine.oracle.wait(until).await
+        let waited = timeout(PATIENCE, self.machine.oracle.wait(until)).await;
+        waited.unwrap_or_else(|_| panic!("executions did not come, there are {:?}", self.executions()))
     }
 
     pub async fn wait_started(&self, count: usize) -> Vec<Execution> {

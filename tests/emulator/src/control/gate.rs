@@ -31,88 +31,111 @@ pub struct GateReport {
 }
 
 #[derive(Debug)]
-pub(crate) struct Gate(watch::Sender<GateReport>);
+pub(crate) struct Gate(watch::Sender<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    report: GateReport,
+    /// Released, but not awake yet; no longer counted as held.
+    granted: u64,
+}
+
+impl State {
+    fn stops(&self, point: Each) -> bool {
+        self.report.holding && self.report.each == point
+    }
+
+    fn grant(&mut self, count: u64) {
+        self.report.held -= count;
+        self.granted += count;
+    }
+}
 
 impl Gate {
     pub(crate) fn new() -> Self {
-        Self(watch::Sender::new(GateReport::default()))
+        Self(watch::Sender::new(State::default()))
     }
 
     pub(crate) fn hold(&self, each: Each) {
-        self.0.send_modify(|gate| {
-            gate.holding = true;
-            gate.each = each;
+        self.0.send_modify(|state| {
+            state.report.holding = true;
+            state.report.each = each;
         });
     }
 
+    /// Those who wait go first; what is left becomes tickets.
     pub(crate) fn release(&self, count: u64) {
-        self.0.send_modify(|gate| gate.tickets += count);
+        self.0.send_modify(|state| {
+            let now = count.min(state.report.held);
+            state.grant(now);
+            state.report.tickets += count - now;
+        });
     }
 
     /// Ends the hold and forgets unused tickets.
     pub(crate) fn open(&self) {
-        self.0.send_modify(|gate| {
-            gate.holding = false;
-            gate.tickets = 0;
+        self.0.send_modify(|state| {
+            state.grant(state.report.held);
+            state.report.holding = false;
+            state.report.tickets = 0;
         });
     }
 
     pub(crate) fn report(&self) -> GateReport {
-        *self.0.borrow()
+        self.0.borrow().report
     }
 
     pub(crate) async fn wait_held(&self, count: u64) {
-        let _ = self.0.subscribe().wait_for(|gate| gate.held >= count).await;
+        let _ = self.0.subscribe().wait_for(|state| state.report.held >= count).await;
     }
 
-    /// Returns when the gate lets this point pass, or when `interrupted` resolves.
+    /// Returns when the gate lets this point pass, or when `interrupted` resolves. The one worker of the instance
+    /// is the only caller, so there is one waiter at most.
     pub(crate) async fn pass(&self, point: Each, interrupted: impl Future<Output = ()>) {
-        let stops = |gate: &GateReport| gate.holding && gate.each == point;
-        if !stops(&self.report()) || self.take_ticket() {
-            return;
-        }
-        let _held = Held::new(self);
+        let Some(_waiting) = self.arrive(point) else { return };
         let mut changes = self.0.subscribe();
-        tokio::pin!(interrupted);
-        loop {
-            tokio::select! {
-                () = &mut interrupted => return,
-                _ = changes.wait_for(|gate| !stops(gate) || gate.tickets > 0) => {}
-            }
-            if !stops(&self.report()) || self.take_ticket() {
-                return;
-            }
+        // The borrow that `wait_for` gives must end before the waiter uncounts itself.
+        let granted = async {
+            let _ = changes.wait_for(|state| state.granted > 0 || !state.stops(point)).await;
+        };
+        tokio::select! {
+            () = interrupted => {}
+            () = granted => {}
         }
     }
 
-    fn take_ticket(&self) -> bool {
-        self.0.send_if_modified(|gate| {
-            let has = gate.tickets > 0;
-            gate.tickets -= u64::from(has);
-            has
-        })
+    /// `None` when nothing stops here.
+    fn arrive(&self, point: Each) -> Option<Waiting<'_>> {
+        let mut waits = false;
+        self.0.send_if_modified(|state| {
+            let stops = state.stops(point);
+            let ticket = stops && state.report.tickets > 0;
+            waits = stops && !ticket;
+            state.report.tickets -= u64::from(ticket);
+            state.report.held += u64::from(waits);
+            stops
+        });
+        waits.then(|| Waiting(self))
     }
 }
 
-/// Counts an execution as held, also when its task is aborted.
-struct Held<'a>(&'a Gate);
+/// The waiter; uncounts itself also when its task is aborted.
+struct Waiting<'a>(&'a Gate);
 
-impl<'a> Held<'a> {
-    fn new(gate: &'a Gate) -> Self {
-        gate.0.send_modify(|gate| gate.held += 1);
-        Self(gate)
-    }
-}
-
-impl Drop for Held<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.0.send_modify(|gate| gate.held -= 1);
+        self.0.0.send_modify(|state| match state.granted {
+            0 => state.report.held -= 1,
+            _ => state.granted -= 1,
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{future::pending, sync::Arc};
+    use std::{future::pending, sync::Arc, time::Duration};
+
+    use tokio::time::timeout;
 
     use super::*;
     use crate::tasks;
@@ -127,9 +150,11 @@ mod tests {
             waiter.pass(Each::Node, pending()).await;
             waiter.pass(Each::Node, pending()).await;
         });
-        gate.wait_held(1).await;
+        let deadline = Duration::from_secs(20);
+        timeout(deadline, gate.wait_held(1)).await.expect("one is held");
         gate.release(2);
-        task.await.expect("passes");
+        assert_eq!((gate.report().held, gate.report().tickets), (0, 1));
+        timeout(deadline, task).await.expect("in time").expect("passes");
         assert_eq!((gate.report().held, gate.report().tickets), (0, 0));
     }
 

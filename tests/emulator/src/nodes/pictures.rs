@@ -107,6 +107,16 @@ pub(crate) async fn send(call: &mut Call<'_>) -> Result<Ran, Raised> {
     Ok(Ran::default())
 }
 
+/// `GetImageSize`: says the size as progress text, which ComfyUI sends to every socket.
+pub(crate) fn measure(call: &Call<'_>) -> Ran {
+    let pictures = call.images("image");
+    let (width, height) = pictures.first().map_or((0, 0), |first| (first.width, first.height));
+    let text = format!("width: {width}, height: {height}\n batch size: {}", pictures.len());
+    call.execution.progress_text(call.node, &text);
+    let outputs = [json!(width), json!(height), json!(pictures.len())];
+    Ran { outputs: outputs.iter().map(Value::literal).collect(), ui: None }
+}
+
 /// A sampler preview: JPEG, longest side at most 512.
 pub(crate) fn preview(fingerprint: u64, width: u32, height: u32) -> Frame {
     let picture = Picture::solid(width, height, colour(fingerprint)).fitted(512);

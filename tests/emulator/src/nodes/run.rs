@@ -107,6 +107,7 @@ pub(crate) async fn run(mut call: Call<'_>) -> Result<Ran, Raised> {
             pictures::save(call)
         }
         "SaveImageWebsocket" => pictures::send(call).await,
+        "GetImageSize" => Ok(pictures::measure(call)),
         "LoadImage" | "LoadImageOutput" | "LoadImageMask" => {
             call.execution.life.work(costs.node_s).await;
             pictures::load(call)

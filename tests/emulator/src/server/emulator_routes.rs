@@ -19,7 +19,7 @@ use super::{
     request::JsonBody,
 };
 use crate::{
-    control::{Control, fault::Fault, gate::Each},
+    control::{Control, fault::Fault, gate::Each, oracle::Execution},
     host::gpu::GpuOverrides,
 };
 
@@ -66,31 +66,28 @@ async fn override_gpu(State(life): State<App>, JsonBody(body): JsonBody) -> Repl
 
 /// `?started=n` or `?ended=n` waits until so many have, at most `timeout_ms`; then answers what there is.
 async fn executions(State(life): State<App>, Query(query): Query<Params>) -> Reply {
-    let control = control(&life);
+    let oracle = &life.machine.oracle;
     let (started, ended) = (number(&query, "started").unwrap_or(0), number(&query, "ended").unwrap_or(0));
-    let wait = async {
-        control.wait_started(started as usize).await;
-        control.wait_ended(ended as usize).await;
-    };
+    let done = |all: &[Execution]| all.iter().filter(|execution| execution.outcome.is_some()).count() as u64;
+    let wait = oracle.wait(|all| all.len() as u64 >= started && done(all) >= ended);
     within(&query, wait).await;
-    reply::json(&json!({ "executions": control.executions() }))
+    reply::json(&json!({ "executions": oracle.executions() }))
 }
 
-async fn within(query: &Params, wait: impl Future<Output = ()>) {
+async fn within<T>(query: &Params, wait: impl Future<Output = T>) {
     let limit = Duration::from_millis(number(query, "timeout_ms").unwrap_or(DEFAULT_WAIT_MS));
     let _ = tokio::time::timeout(limit, wait).await;
 }
 
 /// `?held=n` waits until so many executions are held.
 async fn show_gate(State(life): State<App>, Query(query): Query<Params>) -> Reply {
-    let control = control(&life);
-    within(&query, control.wait_held(number(&query, "held").unwrap_or(0))).await;
-    reply::json(&control.gate())
+    let gate = &life.machine.gate;
+    within(&query, gate.wait_held(number(&query, "held").unwrap_or(0))).await;
+    reply::json(&gate.report())
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[derive(Default)]
 struct GateChange {
     hold: bool,
     each: Each,

@@ -24,11 +24,11 @@ pub(super) async fn frozen(State(life): State<App>, request: Request, next: Next
 
 /// Refuses a page of another origin when the server is asked as a loopback host.
 pub(super) async fn origin(request: Request, next: Next) -> Reply {
-    if request.method() == Method::OPTIONS {
-        return reply::empty(StatusCode::OK);
-    }
     if foreign_origin(request.headers()) {
         return reply::empty(StatusCode::FORBIDDEN);
+    }
+    if request.method() == Method::OPTIONS {
+        return reply::empty(StatusCode::OK);
     }
     next.run(request).await
 }

@@ -40,7 +40,7 @@ pub(super) async fn view(
         return reply::empty(StatusCode::NOT_FOUND);
     }
     let picture = || std::fs::read(&path).ok().and_then(|bytes| Picture::decode(&bytes));
-    let mut reply = match (text("preview"), text("channel").unwrap_or("rgba")) {
+    let mut reply = match (text("preview"), text("channel").unwrap_or_default()) {
         (Some(preview), channel) => encoded(picture(), |picture| preview_of(picture, preview, channel)),
         (None, "rgb") => encoded(picture(), |picture| ("image/png", picture.png(Channels::Rgb, &[]))),
         (None, "a") => encoded(picture(), |picture| ("image/png", picture.png(Channels::Alpha, &[]))),

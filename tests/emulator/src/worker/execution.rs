@@ -298,6 +298,13 @@ impl Execution {
         Ok(())
     }
 
+    /// Binary type 3: to all sockets, with a node id and no prompt id.
+    pub(crate) fn progress_text(&self, node: &str, text: &str) {
+        let length = node.len() as u32;
+        let frame = [&3_u32.to_be_bytes(), &length.to_be_bytes(), node.as_bytes(), text.as_bytes()].concat();
+        self.life.hub.send_binary(None, frame);
+    }
+
     fn metadata_frame(&self, node: &str, frame: &Frame) -> Vec<u8> {
         let metadata = crate::pyjson::dumps(&json!({
             "node_id": node,

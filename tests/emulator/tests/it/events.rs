@@ -109,6 +109,28 @@ async fn websocket_images_are_whole_pngs() {
 }
 
 #[tokio::test]
+async fn progress_text_reaches_everybody() {
+    let (emulator, http) = start(Flavour::V0_8_0).await;
+    let mut bystander = Socket::connect(&emulator.url(), "bystander").await;
+    bystander.until("status").await;
+    let mut prompt = plain(1, "t");
+    prompt["77"] = json!({ "class_type": "GetImageSize", "inputs": { "image": ["1", 0] } });
+    prompt["78"] = json!({ "class_type": "EmptyImage",
+        "inputs": { "width": ["77", 0], "height": ["77", 1], "batch_size": 1, "color": 2 } });
+    prompt["2"]["inputs"]["images"] = json!(["78", 0]);
+    http.prompt(&prompt, Some("owner")).await;
+    let bytes = loop {
+        if let Frame::Binary(bytes) = bystander.frame().await {
+            break bytes;
+        }
+    };
+    assert_eq!(bytes, b"\0\0\0\x03\0\0\0\x0277width: 32, height: 16\n batch size: 1");
+    emulator.control().wait_ended(1).await;
+    let image = http.get("/view?filename=t_00001_.png").await;
+    assert_eq!(crate::client::png_pixel(&image.body), (32, 16, vec![0, 0, 2]));
+}
+
+#[tokio::test]
 async fn a_broken_upload_fails_its_job_and_not_the_next() {
     let (emulator, http) = start(Flavour::V0_8_0).await;
     let mut socket = Socket::connect(&emulator.url(), "e").await;

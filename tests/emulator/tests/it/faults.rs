@@ -168,7 +168,7 @@ async fn posts_fail_as_often_as_asked() {
 async fn delayed_answers_come_after_the_job() {
     let (emulator, http) = start().await;
     let control = emulator.control();
-    control.inject(Fault::DelayPosts { count: 1, ms: 300 });
+    control.inject(Fault::DelayPosts { count: 1, ms: 1_500 });
     let post = http.send(Method::POST, "/prompt", post_body());
     let ended = control.wait_ended(1);
     tokio::pin!(post);

@@ -124,8 +124,8 @@ async fn previews_and_channels_are_re_encoded() {
     };
     let webp = get("preview=webp;75").await;
     assert_eq!((webp.header("content-type"), webp.header("etag")), ("image/webp", ""));
-    assert_eq!(get("preview=jpeg;75").await.header("content-type"), "image/webp");
-    assert_eq!(get("preview=jpeg;75&channel=rgb").await.body[..3], [0xff, 0xd8, 0xff]);
+    assert_eq!(get("preview=jpeg;75&channel=rgba").await.header("content-type"), "image/webp");
+    assert_eq!(get("preview=jpeg;75").await.body[..3], [0xff, 0xd8, 0xff]);
     assert_eq!(png_pixel(&get("channel=rgb").await.body).2, [1, 2, 3]);
     assert_eq!(png_pixel(&get("channel=a").await.body).2, [0, 0, 0, 77]);
 }

@@ -9,6 +9,9 @@ use serde_json::json;
 
 use crate::client::{Http, diffusion};
 
+/// Slow enough that a busy test machine does not blur a cold load (0.7 s) into a warm one.
+const SPEED: f64 = 50.0;
+
 /// Two checkpoints, of which only one fits the card, and a page cache for both.
 fn config(host: &Arc<Host>) -> Config {
     let models = Models::none().with("checkpoints", "a.safetensors", 6_000).with(
@@ -17,7 +20,7 @@ fn config(host: &Arc<Host>) -> Config {
         6_000,
     );
     Config {
-        timing: Timing::Realistic { speed: 200.0 },
+        timing: Timing::Realistic { speed: SPEED },
         costs: Costs { step_s: 0.0, ..Costs::default() },
         gpu: Some(GpuSpec { memory_total_mib: 8_000, ..GpuSpec::new(0) }),
         models,
@@ -32,7 +35,7 @@ async fn run(http: &Http, control: &Control, checkpoint: &str, seed: u64) -> f64
     let start = Instant::now();
     http.prompt(&diffusion(checkpoint, seed, 1), None).await;
     control.wait_ended(before + 1).await;
-    start.elapsed().as_secs_f64() * 200.0
+    start.elapsed().as_secs_f64() * SPEED
 }
 
 #[tokio::test]
@@ -107,7 +110,7 @@ async fn slowness_multiplies_time() {
     run(&http, &control, "a.safetensors", 1).await;
     control.inject(Fault::Slow { factor: 1.0, extra_ms: 20 });
     let slow = run(&http, &control, "a.safetensors", 2).await;
-    assert!(slow >= 3.0 * 0.02 * 200.0, "{slow}");
+    assert!(slow >= 3.0 * 0.02 * SPEED, "{slow}");
 }
 
 #[tokio::test]

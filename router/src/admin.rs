@@ -1,0 +1,205 @@
+//! The operator's face, on a listener of its own: health, metrics, what the fleet, the jobs and the policy are doing,
+//! and the few orders an operator gives.
+//!
+//! Owns nothing but its listener. It shows what other parts know and passes orders on; it never changes a job. There are
+//! no keys here: whoever reaches this address is the operator, so it belongs on loopback or behind a proxy that
+//! knows its users.
+
+mod door;
+mod listen;
+mod page;
+mod policy;
+mod view;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, State};
+use axum::middleware;
+use axum::routing::{get, post};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Response, StatusCode};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::clock::Clock;
+use crate::drain::Watch;
+use crate::ledger::{JobFilter, JobStateFilter, LedgerError, Page};
+use crate::metrics::Metrics;
+use crate::model::decision::Act;
+use crate::{fleet, ledger, scheduler, sessions, telemetry};
+
+pub use listen::{ListenError, Listener};
+
+/// What the face shows. The handles are those of the running organs.
+#[derive(Clone)]
+pub struct Parts {
+    pub scheduler: scheduler::Handle,
+    pub ledger: ledger::Handle,
+    pub fleet: fleet::Handle,
+    pub policy: crate::policy::Handle,
+    pub telemetry: telemetry::Handle,
+    pub sessions: sessions::Handle,
+    pub metrics: Metrics,
+    pub clock: Arc<dyn Clock>,
+    /// Of the process: readiness ends when it begins.
+    pub drain: Watch,
+    /// The component that `POST /api/policy/reload` reads again.
+    pub policy_file: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("admin::Parts").field("policy_file", &self.policy_file).finish_non_exhaustive()
+    }
+}
+
+type Answer = Response<Body>;
+
+/// Every route of the operator's face.
+pub fn router(parts: Parts) -> Router {
+    Router::new()
+        .route("/", get(page::page))
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(scrape))
+        .route("/api/fleet", get(view::fleet))
+        .route("/api/fleet/{instance}/drain", post(drain))
+        .route("/api/fleet/{instance}/resume", post(resume))
+        .route("/api/jobs", get(jobs))
+        .route("/api/jobs/{id}", get(view::job))
+        .route("/api/decisions", get(decisions))
+        .route("/api/policy", get(policy::status))
+        .route("/api/policy/reload", post(policy::reload))
+        .fallback(|| async { error(StatusCode::NOT_FOUND, "not_found", "there is no such page") })
+        .method_not_allowed_fallback(|| async {
+            error(StatusCode::METHOD_NOT_ALLOWED, "method", "not this method")
+        })
+        .layer(middleware::from_fn(door::guard))
+        .with_state(Arc::new(parts))
+}
+
+fn answer(status: StatusCode, kind: &'static str, body: impl Into<Body>) -> Answer {
+    let mut answer = Response::new(body.into());
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer
+}
+
+fn shown(status: StatusCode, value: &impl Serialize) -> Answer {
+    match serde_json::to_vec(value) {
+        Ok(body) => answer(status, "application/json", body),
+        Err(failed) => error(StatusCode::INTERNAL_SERVER_ERROR, "encode", &failed.to_string()),
+    }
+}
+
+fn error(status: StatusCode, kind: &str, message: &str) -> Answer {
+    let body = json!({"error": {"type": kind, "message": message}}).to_string();
+    answer(status, "application/json", body)
+}
+
+fn ledger_error(failed: &LedgerError) -> Answer {
+    error(StatusCode::SERVICE_UNAVAILABLE, failed.kind(), &failed.to_string())
+}
+
+fn stopped(failed: scheduler::Stopped) -> Answer {
+    error(StatusCode::SERVICE_UNAVAILABLE, "stopped", &failed.to_string())
+}
+
+/// Ready: prompts are taken and at least one instance could run them.
+async fn readyz(State(parts): State<Arc<Parts>>) -> Answer {
+    let up = parts.fleet.instances().iter().filter(|info| info.is_up()).count();
+    let draining = parts.drain.is_draining();
+    let ledger = parts.ledger.health().borrow().as_ref().map(ToString::to_string);
+    let ready = up > 0 && !draining && ledger.is_none();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    shown(status, &json!({"ready": ready, "draining": draining, "instances_up": up, "ledger": ledger}))
+}
+
+async fn scrape(State(parts): State<Arc<Parts>>) -> Answer {
+    answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", parts.metrics.render())
+}
+
+async fn drain(State(parts): State<Arc<Parts>>, Path(instance): Path<String>) -> Answer {
+    operate(&parts, &instance, Act::Drain).await
+}
+
+async fn resume(State(parts): State<Arc<Parts>>, Path(instance): Path<String>) -> Answer {
+    operate(&parts, &instance, Act::Resume).await
+}
+
+async fn operate(parts: &Parts, name: &str, act: Act) -> Answer {
+    let instances = parts.fleet.instances();
+    let Some(info) = instances.iter().find(|info| info.id.as_str() == name) else {
+        return error(StatusCode::NOT_FOUND, "no_such_instance", "there is no instance of this name");
+    };
+    match parts.scheduler.operate(info.index as usize, act).await {
+        Ok(()) => {
+            tracing::info!(instance = %info.id, act = ?act, "operator's order");
+            shown(StatusCode::OK, &json!({"instance": info.id, "ordered": act}))
+        }
+        Err(failed) => stopped(failed),
+    }
+}
+
+/// `?state=open|ended&tenant=...&before=SEQ&limit=N`, newest first.
+async fn jobs(State(parts): State<Arc<Parts>>, RawQuery(query): RawQuery) -> Answer {
+    let (filter, page) = match job_page(query.as_deref().unwrap_or_default()) {
+        Ok(wanted) => wanted,
+        Err(wrong) => return error(StatusCode::BAD_REQUEST, "query", &wrong),
+    };
+    match parts.ledger.jobs(filter, page).await {
+        Ok(jobs) => shown(StatusCode::OK, &json!({"jobs": jobs, "next": jobs.last().map(|job| job.seq)})),
+        Err(failed) => ledger_error(&failed),
+    }
+}
+
+fn job_page(query: &str) -> Result<(JobFilter, Page), String> {
+    let (mut filter, mut page) = (JobFilter::default(), Page::default());
+    for (name, value) in
+        query.split('&').filter(|pair| !pair.is_empty()).map(|p| p.split_once('=').unwrap_or((p, "")))
+    {
+        let number = || value.parse::<i64>().map_err(|_| format!("{name} must be a number"));
+        match name {
+            "state" => {
+                filter.state = Some(match value {
+                    "open" => JobStateFilter::Open,
+                    "ended" => JobStateFilter::Ended,
+                    _ => return Err("state must be open or ended".to_owned()),
+                });
+            }
+            "tenant" => filter.tenant = Some(value.to_owned()),
+            "before" => page.before = Some(number()?),
+            "limit" => page.limit = number()?.clamp(1, i64::from(Page::MAX)) as u32,
+            other => return Err(format!("unknown parameter {}", crate::comfy::errors::clip(other, 40))),
+        }
+    }
+    Ok((filter, page))
+}
+
+/// The newest decisions, of all jobs.
+async fn decisions(State(parts): State<Arc<Parts>>, RawQuery(query): RawQuery) -> Answer {
+    let limit = query.as_deref().and_then(|query| query.strip_prefix("limit=")?.parse().ok()).unwrap_or(100);
+    match parts.ledger.decisions(limit).await {
+        Ok(decisions) => shown(StatusCode::OK, &json!({"decisions": decisions})),
+        Err(failed) => ledger_error(&failed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_jobs_are_asked_for_in_plain_words() {
+        let (filter, page) = job_page("state=open&tenant=ann&before=12&limit=99999").unwrap();
+        assert_eq!(filter, JobFilter { state: Some(JobStateFilter::Open), tenant: Some("ann".into()) });
+        assert_eq!(page, Page { before: Some(12), limit: Page::MAX });
+        assert_eq!(job_page("limit=-5").unwrap().1.limit, 1);
+        for wrong in ["state=odd", "limit=x", "colour=red"] {
+            assert!(job_page(wrong).is_err(), "{wrong}");
+        }
+    }
+}

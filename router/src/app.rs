@@ -1,0 +1,217 @@
+//! Assembly: builds every part in the order of their dependence, binds before it announces, spawns last, and takes
+//! everything down again in the opposite order.
+
+mod announce;
+mod logging;
+mod parts;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::mpsc;
+
+use crate::admin::{self, Admin};
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::drain;
+use crate::front::{self, Front};
+use crate::scheduler::core::Core;
+use crate::scheduler::input::Restored;
+use crate::tasks::{self, OnError};
+use crate::{assets, fleet, ledger, metrics, policy, relay, scheduler, sessions, telemetry};
+
+/// Progress reports of attempts and news of instances on their way to the scheduler.
+const REPORTS: usize = 4_096;
+/// After the drain, for the last answers to leave.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+
+/// What `serve` does: run until a signal or the failure of a part.
+pub fn serve(config: Config, check: bool) -> anyhow::Result<()> {
+    logging::start(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let config = with_instances(config).await?;
+        if check {
+            return announce::check(&config).await;
+        }
+        let router = Router::start(config, Sources::default()).await?;
+        router.looked(Duration::from_secs(10)).await;
+        announce::ready(&router);
+        let why = announce::until_stopped().await;
+        tracing::info!(why, "shutting down");
+        router.shutdown().await
+    })
+}
+
+/// Without configured instances, those found on this machine.
+async fn with_instances(mut config: Config) -> anyhow::Result<Config> {
+    if config.instances.is_empty() {
+        config.instances = fleet::discover(&config.discover).await;
+        anyhow::ensure!(!config.instances.is_empty(), announce::nothing_found(&config.discover));
+    }
+    Ok(config)
+}
+
+/// Sources of readings besides the configured ones.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sources {
+    /// Instances are emulators, which tell of their emulated GPUs.
+    pub emulated_gpus: bool,
+}
+
+/// A running router.
+pub struct Router {
+    config: Config,
+    listen: SocketAddr,
+    admin: SocketAddr,
+    fleet: fleet::Handle,
+    scheduler: scheduler::Handle,
+    sessions: sessions::Handle,
+    policy: policy::Handle,
+    ledger: ledger::Service,
+    drain: drain::Signal,
+    /// Its threads end with it.
+    _telemetry: telemetry::Service,
+}
+
+impl std::fmt::Debug for Router {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Router")
+            .field("listen", &self.listen)
+            .field("admin", &self.admin)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Router {
+    /// Bind, read the ledger, start every part. Nothing is accepted before everything runs.
+    pub async fn start(config: Config, sources: Sources) -> anyhow::Result<Self> {
+        let metrics = metrics::install()?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let listener = front::Listener::bind(config.listen).await?;
+        let admin_listener = admin::Listener::bind(config.admin).await?;
+        let (listen, admin_address) = (listener.address(), admin_listener.address());
+
+        let (ledger_service, ledger) = parts::ledger(&config).await?;
+        let policy =
+            policy::start(parts::policy(&config), clock.clone()).context("the policy could not start")?;
+        let (telemetry_service, telemetry) = parts::telemetry(&config, sources, clock.clone())?;
+        let assets = assets::Handle::open(&parts::assets(&config)).context("uploads could not be opened")?;
+        let (sessions_service, sessions) = sessions::Service::new(parts::sessions(&config));
+        let (fleet, events) = fleet::start(&config.fleet, &config.instances);
+
+        let (reports, from_relay) = mpsc::channel(REPORTS);
+        let (relay_service, relay) = relay::Service::new(events, reports, sessions.clone(), clock.clone());
+        let core = core(&config, &ledger, &fleet, clock.as_ref()).await?;
+        let organs = scheduler::Organs {
+            policy: policy.clone(),
+            ledger: ledger.clone(),
+            fleet: fleet.clone(),
+            assets: assets.clone(),
+            relay,
+            telemetry: telemetry.clone(),
+        };
+        let (scheduler_service, scheduler) = scheduler::Service::new(core, organs, from_relay, clock.clone());
+        let (signal, watch) = drain::channel();
+        let front = Front::new(
+            front::Parts {
+                scheduler: scheduler.clone(),
+                ledger: ledger.clone(),
+                fleet: fleet.clone(),
+                sessions: sessions.clone(),
+                clock,
+            },
+            &config.front,
+            &config.limits,
+        );
+        let admin = Admin::new(admin::Parts {
+            scheduler: scheduler.clone(),
+            ledger,
+            fleet: fleet.clone(),
+            policy: policy.clone(),
+            telemetry,
+            sessions: sessions.clone(),
+            metrics,
+            drain: watch.clone(),
+        });
+
+        tasks::spawn("sessions", OnError::Shutdown, sessions_service.run());
+        tasks::spawn("relay", OnError::Shutdown, relay_service.run());
+        tasks::spawn("scheduler", OnError::Shutdown, scheduler_service.run());
+        tasks::spawn("front", OnError::Shutdown, listener.run(front, watch.clone()));
+        tasks::spawn("admin", OnError::Shutdown, admin_listener.run(admin, watch));
+        Ok(Self {
+            config,
+            listen,
+            admin: admin_address,
+            fleet,
+            scheduler,
+            sessions,
+            policy,
+            ledger: ledger_service,
+            drain: signal,
+            _telemetry: telemetry_service,
+        })
+    }
+
+    pub fn listen_addr(&self) -> SocketAddr {
+        self.listen
+    }
+
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Wait until every instance has been looked at once, but no longer than this.
+    pub async fn looked(&self, patience: Duration) {
+        // Slower ones show up later, in the log.
+        let _ = tokio::time::timeout(patience, self.fleet.looked()).await;
+    }
+
+    /// Take no more prompts, let running attempts end until the deadline, then leave the rest to their instances:
+    /// they are taken up again at the next start.
+    pub async fn shutdown(self) -> anyhow::Result<()> {
+        let patience = Duration::from_secs(self.config.timeouts.drain_s);
+        self.scheduler.drain().await?;
+        if tokio::time::timeout(patience, self.nothing_runs()).await.is_err() {
+            tracing::warn!("attempts still run; they go on and are taken up again at the next start");
+        }
+        self.drain.drain();
+        self.sessions.close();
+        if let Err(left) = self.drain.drained(LAST_ANSWERS).await {
+            tracing::warn!(error = %left, "closing open connections");
+        }
+        tokio::task::spawn_blocking(move || self.ledger.close()).await?;
+        Ok(())
+    }
+
+    async fn nothing_runs(&self) {
+        const LOOK_AGAIN: Duration = Duration::from_millis(100);
+        while let Ok(fleet) = self.scheduler.fleet().await
+            && fleet.iter().any(|instance| !instance.live.is_empty())
+        {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+}
+
+/// The scheduler's core, with what the ledger holds of an earlier run.
+async fn core(
+    config: &Config,
+    ledger: &ledger::Handle,
+    fleet: &fleet::Handle,
+    clock: &dyn Clock,
+) -> anyhow::Result<Core> {
+    let open = ledger.open_jobs().await?;
+    let counter = ledger.counter().await?;
+    if !open.is_empty() {
+        tracing::info!(jobs = open.len(), "taking up the jobs of an earlier run");
+    }
+    for (attempt, _) in open.iter().filter_map(|open| open.attempts.last().filter(|last| last.1.is_none())) {
+        fleet.adopt(&attempt.instance, attempt.upstream_id);
+    }
+    let restored = Restored { open, counter };
+    Ok(Core::new(parts::core(config), parts::specs(config), restored, clock.now()))
+}

@@ -1,0 +1,108 @@
+//! From the configuration to what each part wants to know.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::model::decision::Limits;
+use crate::scheduler::config::CoreConfig;
+use crate::scheduler::input::InstanceSpec;
+use crate::{assets, ledger, policy, sessions, telemetry};
+
+use super::Sources;
+
+pub(super) async fn ledger(config: &Config) -> anyhow::Result<(ledger::Service, ledger::Handle)> {
+    let dir = config.state_dir().clone();
+    let config = ledger::Config { file: dir.join("ledger.db"), ..ledger::Config::default() };
+    let open = move || {
+        std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        Ok(ledger::Service::open(&config)?)
+    };
+    tokio::task::spawn_blocking(open).await?
+}
+
+pub(super) fn policy(config: &Config) -> policy::Config {
+    let written = &config.policy;
+    let limits = &written.limits;
+    let mut policy = policy::Config {
+        file: written.file.clone(),
+        settings: written.settings.clone(),
+        ..policy::Config::default()
+    };
+    policy.limits.call_ms = limits.deadline_ms;
+    policy.limits.memory_mib = limits.memory_mib;
+    policy.limits.host_calls = limits.host_calls;
+    policy.breaker.failures = limits.failures;
+    policy.builtin.limits = default_limits(config);
+    policy
+}
+
+pub(super) fn telemetry(
+    config: &Config,
+    sources: Sources,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<(telemetry::Service, telemetry::Handle)> {
+    let settings = telemetry::Config {
+        nvml: config.telemetry.nvml,
+        emulated: sources.emulated_gpus,
+        sample_ms: config.telemetry.sample_ms,
+        ..telemetry::Config::default()
+    };
+    let (service, handle) = telemetry::Service::start(&settings, clock)?;
+    let target = |(index, instance): (u32, &crate::config::Instance)| telemetry::Target {
+        instance: instance.name.clone(),
+        index,
+        url: instance.url.clone(),
+        gpu: instance.gpu.clone(),
+    };
+    handle.set_targets((0..).zip(&config.instances).map(target).collect());
+    Ok((service, handle))
+}
+
+pub(super) fn assets(config: &Config) -> assets::Config {
+    assets::Config { dir: config.state_dir().join("uploads"), max_bytes: config.limits.asset_bytes }
+}
+
+pub(super) fn sessions(config: &Config) -> sessions::Config {
+    sessions::Config {
+        sockets: config.limits.connections,
+        queue_messages: config.limits.ws_queue_messages,
+        queue_bytes: config.limits.ws_queue_bytes,
+        ..sessions::Config::default()
+    }
+}
+
+pub(super) fn core(config: &Config) -> CoreConfig {
+    let timeouts = &config.timeouts;
+    CoreConfig {
+        max_queued: config.limits.queue_jobs,
+        max_queued_per_tenant: config.limits.tenant_jobs,
+        max_limits: Limits {
+            queue_ms: ms(timeouts.queue_max_s),
+            run_ms: ms(timeouts.run_max_s),
+            stall_ms: ms(timeouts.stall_max_s),
+        },
+        ..CoreConfig::default()
+    }
+}
+
+pub(super) fn specs(config: &Config) -> Vec<InstanceSpec> {
+    let spec = |instance: &crate::config::Instance| InstanceSpec {
+        id: instance.name.clone(),
+        slots: instance.slots + instance.ahead,
+        labels: Arc::new(instance.labels.clone().into_iter().collect()),
+    };
+    config.instances.iter().map(spec).collect()
+}
+
+fn default_limits(config: &Config) -> Limits {
+    let timeouts = &config.timeouts;
+    Limits { queue_ms: ms(timeouts.queue_s), run_ms: ms(timeouts.run_s), stall_ms: ms(timeouts.stall_s) }
+}
+
+/// Seconds as written to milliseconds; 0 is no limit.
+fn ms(seconds: u64) -> Option<u32> {
+    (seconds > 0).then(|| u32::try_from(seconds.saturating_mul(1_000)).unwrap_or(u32::MAX))
+}

@@ -1,0 +1,209 @@
+//! The arguments, their help and what they mean as configuration.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Setting, Sources};
+use crate::demo;
+
+/// One ComfyUI in front of many: a durable queue, the unchanged ComfyUI API, and a WebAssembly policy that decides
+/// what runs where.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, arg_required_else_help = true, max_term_width = 100)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Serve the instances that are configured, or those found on local ports 8188-8199
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(Serve),
+    /// Show it at work: four emulated instances on two emulated GPUs, a mixed load, a policy swapped while jobs run
+    Demo(Demo),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Check and measure policies
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example: comfy-router completions bash > /etc/bash_completion.d/comfy-router")]
+    Completions { shell: clap_complete::Shell },
+}
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  comfy-router serve
+      find instances on this machine, serve at http://127.0.0.1:7188
+  comfy-router serve --instance gpu0=http://127.0.0.1:8188 --instance gpu1=http://127.0.0.1:8189
+      two instances with names of their own
+  comfy-router serve --config router.toml --policy my-policy.wasm
+      a configuration file, and a policy that is replaced whenever its file changes
+  comfy-router serve --check
+      check configuration, instances and policy, then exit";
+
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    #[command(flatten)]
+    sources: SourceArguments,
+    /// Check the configuration, the instances and the policy, print what was found, and exit
+    #[arg(long)]
+    pub(super) check: bool,
+}
+
+impl Serve {
+    pub(super) fn sources(&self) -> Sources {
+        self.sources.sources()
+    }
+}
+
+/// Every value may also come from the configuration file or the environment; a flag wins over both.
+#[derive(Debug, Args)]
+pub(super) struct SourceArguments {
+    /// Configuration file (TOML); also COMFY_ROUTER_CONFIG
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A ComfyUI instance, as URL or NAME=URL; may be repeated; without any, local ports are searched
+    #[arg(long = "instance", short, value_name = "[NAME=]URL")]
+    instances: Vec<String>,
+    /// Where clients connect [default: 127.0.0.1:7188]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// Where operators connect: metrics, health, jobs, policy [default: 127.0.0.1:7189]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    admin: Option<String>,
+    /// The policy: a WebAssembly component; a changed file takes over while jobs run [default: model-affinity, built in]
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Directory for everything durable [default: comfy-router in the user's state directory]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// error, warn, info, debug, trace, or a filter such as `info,comfy_router::scheduler=debug`
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<String>,
+    /// text or json
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// Any other key, such as `timeouts.run_s=600`; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+}
+
+impl SourceArguments {
+    pub(super) fn sources(&self) -> Sources {
+        let mut flags = Vec::new();
+        let mut text = |flag: &str, path: &str, value: Option<String>| {
+            flags.extend(value.map(|value| Setting::text(flag, path, value)));
+        };
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        text("--listen", "listen", self.listen.clone());
+        text("--admin", "admin", self.admin.clone());
+        text("--policy", "policy.file", path(&self.policy));
+        text("--state-dir", "ledger.dir", path(&self.state_dir));
+        text("--log", "log.level", self.log.clone());
+        text("--log-format", "log.format", self.log_format.clone());
+        if !self.instances.is_empty() {
+            flags.push(Setting::instances("--instance", self.instances.iter().map(String::as_str)));
+        }
+        for setting in &self.settings {
+            match Setting::parse("--set", setting) {
+                Ok(setting) => flags.push(setting),
+                Err(message) => {
+                    use clap::CommandFactory;
+                    Arguments::command().error(clap::error::ErrorKind::ValueValidation, message).exit();
+                }
+            }
+        }
+        Sources::of_process(self.config.clone(), flags)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Demo {
+    /// Keep it up to click around, until Ctrl-C
+    #[arg(long)]
+    stay: bool,
+    /// Prompts to send
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    prompts: u32,
+    /// Where the demo's router serves; port 0 takes any free one
+    #[arg(long, default_value = "127.0.0.1:7188", value_name = "ADDRESS:PORT")]
+    listen: std::net::SocketAddr,
+    /// Where its admin listener serves
+    #[arg(long, default_value = "127.0.0.1:7189", value_name = "ADDRESS:PORT")]
+    admin: std::net::SocketAddr,
+}
+
+impl Demo {
+    pub(super) fn options(&self) -> demo::Options {
+        demo::Options { stay: self.stay, prompts: self.prompts, listen: self.listen, admin: self.admin }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Print the effective configuration as TOML, secrets hidden
+    Show(SourceArguments),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PolicyCommand {
+    /// Would this component serve? Shows what it exports and imports, tries its settings and a call of each hook
+    Check(PolicyFile),
+    /// How long does each hook take, by the number of candidates?
+    Bench(PolicyBench),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PolicyFile {
+    /// The component
+    pub(super) file: PathBuf,
+    /// Its settings, as a JSON object
+    #[arg(long, default_value = "{}", value_name = "JSON")]
+    pub(super) settings: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PolicyBench {
+    #[command(flatten)]
+    pub(super) policy: PolicyFile,
+    /// Numbers of candidates to measure with
+    #[arg(long, value_delimiter = ',', default_value = "1,4,16,64,256", value_name = "N,N,...")]
+    pub(super) candidates: Vec<usize>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_become_settings_under_their_own_names() {
+        let line = [
+            "comfy-router",
+            "serve",
+            "--instance",
+            "a=http://h:1",
+            "--listen",
+            "127.0.0.1:0",
+            "--set",
+            "x.y=3",
+        ];
+        let Command::Serve(serve) = Arguments::parse_from(line).command else { panic!("serve") };
+        let flags = serve.sources().flags;
+        let seen: Vec<_> = flags.iter().map(|f| (f.flag.as_str(), f.path.as_str())).collect();
+        assert_eq!(seen, [("--listen", "listen"), ("--instance", "instance"), ("--set", "x.y")]);
+    }
+}

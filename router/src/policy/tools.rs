@@ -1,0 +1,55 @@
+//! For authors: what `policy check` and `policy bench` find out about a component. The same engine, limits, gate and
+//! calls as in service, so that the two cannot drift apart.
+
+mod bench;
+mod check;
+
+pub use bench::{Bench, BenchRow, bench};
+pub use check::{Report, check};
+
+use std::path::Path;
+
+use super::config::Config;
+use super::error::LoadError;
+use super::handle::Source;
+use super::loader;
+use super::wasm::{Engine, Version};
+use crate::model::decision::PolicyVersion;
+
+/// A component's settings: a JSON object.
+pub type Settings = serde_json::Map<String, serde_json::Value>;
+
+/// The file is not one that could be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolError {
+    #[error(transparent)]
+    Start(#[from] super::error::StartError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error("{hook} failed with {reason} at {candidates} candidates: {message}")]
+    Call { hook: &'static str, reason: &'static str, candidates: usize, message: String },
+}
+
+struct Opened {
+    engine: Engine,
+    config: Config,
+    id: PolicyVersion,
+    bytes: Vec<u8>,
+}
+
+fn open(path: &Path, settings: &Settings) -> Result<Opened, ToolError> {
+    let config = Config { settings: settings.clone(), ..Config::default() };
+    let engine = Engine::new(&config.limits)?;
+    let source = Source::File(path.to_owned());
+    let name = source.name().into();
+    let bytes = source.bytes(&config)?;
+    let id = PolicyVersion { name, digest: loader::digest(&bytes).into() };
+    Ok(Opened { engine, config, id, bytes })
+}
+
+impl Opened {
+    fn compile(&self) -> Result<Version, LoadError> {
+        let (limits, settings) = (&self.config.limits, self.config.settings_json());
+        Version::compile(&self.engine, limits, self.id.clone(), settings, &self.bytes)
+    }
+}

@@ -1,0 +1,163 @@
+//! `policy check`: would this component serve, and what does it say?
+
+use std::fmt;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{Settings, ToolError, open};
+use crate::model::decision::{Answer, Hook, PolicyVersion};
+use crate::policy::check::Check;
+use crate::policy::error::LoadError;
+use crate::policy::wasm::{Description, Guest, Version};
+use crate::policy::{gate, handle, record, sample};
+
+/// The version of the WIT package a component must be built for.
+const WIT_VERSION: &str = "0.1.0";
+
+/// A component of this size takes seconds to compile at every start.
+const LARGE_BYTES: usize = 8 * 1024 * 1024;
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    pub version: PolicyVersion,
+    pub bytes: usize,
+    /// Of `comfy-router:policy`, as the router has it.
+    pub wit: &'static str,
+    pub imports: Vec<String>,
+    pub exports: Vec<String>,
+    /// Hooks that will be asked.
+    pub hooks: Vec<Hook>,
+    /// What each of them said about one sample view.
+    pub said: Vec<(Hook, String)>,
+    /// Linear memory after the load gate.
+    pub memory_bytes: usize,
+    pub warnings: Vec<String>,
+    /// Why it would not serve.
+    pub refused: Option<String>,
+}
+
+impl Report {
+    pub fn passed(&self) -> bool {
+        self.refused.is_none()
+    }
+}
+
+/// Does everything that loading does, and says what was found. Fails only when there is nothing to look at.
+pub fn check(path: &Path, settings: &Settings) -> Result<Report, ToolError> {
+    let opened = open(path, settings)?;
+    let Description { imports, exports } = crate::policy::wasm::describe(&opened.engine, &opened.bytes)?;
+    let mut report = Report {
+        version: opened.id.clone(),
+        bytes: opened.bytes.len(),
+        wit: WIT_VERSION,
+        imports,
+        exports,
+        hooks: Vec::new(),
+        said: Vec::new(),
+        memory_bytes: 0,
+        warnings: Vec::new(),
+        refused: None,
+    };
+    let (limits, bounds) = (&opened.config.limits, &opened.config.bounds);
+    let outcome = opened.compile().and_then(|version| {
+        report.hooks.clone_from(&version.hooks);
+        gate::pass(&version, limits, bounds, now_ms())?;
+        dry_run(&version, &Check { limits, bounds }, &mut report)
+    });
+    report.refused = outcome.err().map(|error| error.to_string());
+    report.warnings = warnings(&report, settings);
+    Ok(report)
+}
+
+fn now_ms() -> u64 {
+    use crate::clock::Clock as _;
+    crate::clock::SystemClock::default().now().wall
+}
+
+fn dry_run(version: &Version, check: &Check<'_>, report: &mut Report) -> Result<(), LoadError> {
+    let mut guest = version.guest(now_ms())?;
+    for question in sample::questions(1, 4) {
+        let asked = sample::ask(1, 4, question);
+        for &hook in handle::hooks(&asked.question) {
+            if version.exports(hook) && !report.said.iter().any(|(said, _)| *said == hook) {
+                report.said.push((hook, say(&mut guest, check, hook, &asked)?));
+            }
+        }
+    }
+    report.memory_bytes = guest.memory();
+    Ok(())
+}
+
+fn say(
+    guest: &mut Guest,
+    check: &Check<'_>,
+    hook: Hook,
+    asked: &crate::model::decision::Consultation,
+) -> Result<String, LoadError> {
+    let answer = gate::put_hook(guest, check, hook, asked).map_err(|e| LoadError::Gate {
+        hook,
+        reason: e.reason.as_str(),
+        message: e.message,
+    })?;
+    Ok(match answer {
+        gate::Said::Admission(admission) => record::said_admission(&admission),
+        gate::Said::Priority(priority, reason) => with_reason(record::said_priority(&priority), &reason),
+        gate::Said::Limits(limits) => record::said_limits(&limits),
+        gate::Said::Whole(Answer::Route(decision)) => {
+            let candidates = sample::candidates(4);
+            with_reason(record::said_route(&decision.route, &candidates, &asked.context), &decision.reason)
+        }
+        gate::Said::Whole(Answer::OnTimeout(decision)) => record::said_timeout(&decision),
+        gate::Said::Whole(Answer::OnFailure(decision)) => record::said_recovery(&decision),
+        gate::Said::Whole(Answer::Tick(orders)) => record::said_orders(&orders, &asked.context),
+        gate::Said::Whole(_) => "ok".to_owned(),
+    })
+}
+
+fn with_reason(said: String, reason: &str) -> String {
+    if reason.is_empty() { said } else { format!("{said} ({reason})") }
+}
+
+fn warnings(report: &Report, settings: &Settings) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if report.bytes > LARGE_BYTES {
+        warnings.push(format!("{} bytes take seconds to compile at every start", report.bytes));
+    }
+    if !settings.is_empty() && !report.hooks.is_empty() && !report.hooks.contains(&Hook::Configure) {
+        warnings.push("it exports no lifecycle, so its settings are never looked at".to_owned());
+    }
+    for export in &report.exports {
+        if !export.starts_with("comfy-router:policy/") {
+            warnings.push(format!("its export {export} is never called"));
+        }
+    }
+    warnings
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} {}: {} KiB", self.version.name, self.version.digest, self.bytes.div_ceil(1024))?;
+        writeln!(f, "built for comfy-router:policy@{}", self.wit)?;
+        list(f, "exports", &self.exports)?;
+        list(f, "imports", &self.imports)?;
+        for (hook, said) in &self.said {
+            writeln!(f, "  {:<12} {said}", hook.as_str())?;
+        }
+        if self.memory_bytes > 0 {
+            writeln!(f, "memory: {} KiB", self.memory_bytes.div_ceil(1024))?;
+        }
+        for warning in &self.warnings {
+            writeln!(f, "warning: {warning}")?;
+        }
+        match &self.refused {
+            None => write!(f, "it may serve"),
+            Some(reason) => write!(f, "refused: {reason}"),
+        }
+    }
+}
+
+fn list(f: &mut fmt::Formatter<'_>, what: &str, names: &[String]) -> fmt::Result {
+    let names: Vec<&str> = names.iter().map(|name| name.trim_start_matches("comfy-router:policy/")).collect();
+    writeln!(f, "{what}: {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") })
+}
