@@ -22,7 +22,9 @@ impl Run {
     pub fn of(fleet: &Fleet) -> Vec<Self> {
         let instances = fleet.executions().into_iter().enumerate();
         let runs = instances.flat_map(|(at, executions)| {
-            executions.into_iter().map(move |run| Self { instance: format!("i{at}"), upstream_id: run.prompt_id })
+            executions
+                .into_iter()
+                .map(move |run| Self { instance: format!("i{at}"), upstream_id: run.prompt_id })
         });
         runs.collect()
     }
@@ -53,7 +55,8 @@ struct AttemptEntry {
 impl Books {
     /// Reads the database in `state_dir`.
     pub fn read(state_dir: &Path) -> Self {
-        let files = std::fs::read_dir(state_dir).expect("a folder").filter_map(|file| Some(file.ok()?.path()));
+        let files =
+            std::fs::read_dir(state_dir).expect("a folder").filter_map(|file| Some(file.ok()?.path()));
         let mut databases = files.filter(|path| path.extension().is_some_and(|extension| extension == "db"));
         let file = databases.next().unwrap_or_else(|| panic!("a ledger in {}", state_dir.display()));
         Self::read_from(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
@@ -106,13 +109,22 @@ impl Books {
             assert!(job.outcome.is_some(), "{job:?} is over");
         }
         for prompt_id in accepted {
-            assert_eq!(counted.get(prompt_id.as_str()), Some(&1), "{prompt_id} was accepted and is there once");
-            assert_eq!(self.outcome(prompt_id), Some("success"), "{prompt_id} was accepted and has succeeded");
+            assert_eq!(
+                counted.get(prompt_id.as_str()),
+                Some(&1),
+                "{prompt_id} was accepted and is there once"
+            );
+            assert_eq!(
+                self.outcome(prompt_id),
+                Some("success"),
+                "{prompt_id} was accepted and has succeeded"
+            );
         }
         let mut successes: HashMap<i64, usize> = HashMap::new();
         for attempt in &self.attempts {
             assert!(attempt.outcome.is_some(), "{attempt:?} is over");
-            *successes.entry(attempt.job).or_default() += usize::from(attempt.outcome.as_deref() == Some("success"));
+            *successes.entry(attempt.job).or_default() +=
+                usize::from(attempt.outcome.as_deref() == Some("success"));
         }
         for job in self.jobs.iter().filter(|job| job.outcome.as_deref() == Some("success")) {
             assert_eq!(successes.get(&job.seq), Some(&1), "{job:?} succeeded by one attempt");

@@ -76,7 +76,8 @@ impl Fleet {
     /// Waits until an execution is held on any instance; says on which.
     pub async fn held_anywhere(&self) -> usize {
         let waits = self.controls().map(|control| Box::pin(async move { control.wait_held(1).await }));
-        let (_, at, _) = within("an execution on any instance", futures_util::future::select_all(waits)).await;
+        let (_, at, _) =
+            within("an execution on any instance", futures_util::future::select_all(waits)).await;
         at
     }
 

@@ -169,7 +169,9 @@ impl Drop for Router {
         let lines: Vec<&str> = log.lines().collect();
         let last = lines[lines.len().saturating_sub(60)..].join("\n");
         let kept = self.folder.take().map(TempDir::keep);
-        eprintln!("--- the router's last words (all of them and its state are kept in {kept:?}):\n{last}\n---");
+        eprintln!(
+            "--- the router's last words (all of them and its state are kept in {kept:?}):\n{last}\n---"
+        );
     }
 }
 

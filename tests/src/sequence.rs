@@ -46,7 +46,8 @@ fn nodes(messages: &[Message], graph: &Value) -> Result<(), String> {
     let executing = messages.iter().filter(|message| message.kind() == "executing");
     for node in executing.filter_map(|message| message.data()["node"].as_str()) {
         let links = nodes[node]["inputs"].as_object().into_iter().flatten();
-        let missing = links.filter_map(|(_, value)| value.get(0)?.as_str()).find(|from| !announced.contains(from));
+        let missing =
+            links.filter_map(|(_, value)| value.get(0)?.as_str()).find(|from| !announced.contains(from));
         if let Some(missing) = missing {
             return Err(format!("{node} ran before {missing}"));
         }

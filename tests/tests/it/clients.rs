@@ -2,9 +2,7 @@
 
 use std::collections::HashSet;
 
-use comfy_router_tests::{
-    Client, Fleet, Message, Serve, Socket, complete, diffusion, kinds, plain, within,
-};
+use comfy_router_tests::{Client, Fleet, Message, Serve, Socket, complete, diffusion, kinds, plain, within};
 use comfyui_emulator::Outcome;
 use serde_json::json;
 
@@ -49,7 +47,10 @@ async fn forty_prompts_of_four_clients(instances: usize) {
         for (id, colour) in prompts {
             let said = client.end_of(id).await;
             let history = client.history(id).await;
-            assert_eq!(history["status"]["completed"], true, "history is there when the end is told: {history}");
+            assert_eq!(
+                history["status"]["completed"], true,
+                "history is there when the end is told: {history}"
+            );
             complete(&said, &plain(*colour)).unwrap_or_else(|wrong| panic!("{id} {wrong}"));
             assert_eq!(client.colour_made_by(id).await, *colour, "{id} got its own picture");
             names.insert(history["outputs"]["2"]["images"][0]["filename"].to_string());
@@ -94,7 +95,9 @@ async fn a_preview_carries_the_id_that_its_client_knows() {
     let metadata: serde_json::Value = serde_json::from_slice(&bytes[4..4 + length]).expect("JSON");
     assert_eq!((&metadata["prompt_id"], &metadata["node_id"]), (&json!("my fox"), &json!("5")));
     assert_eq!(bytes[4 + length..][..2], [0xff, 0xd8], "the picture follows");
-    assert!(other.record().iter().all(|message| message.kind() == "status" || message.kind() == "feature_flags"));
+    assert!(
+        other.record().iter().all(|message| message.kind() == "status" || message.kind() == "feature_flags")
+    );
 }
 
 #[tokio::test]

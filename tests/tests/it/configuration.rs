@@ -54,8 +54,18 @@ async fn an_unreachable_instance_is_named() {
     let state = folder.path().to_str().expect("UTF-8").to_owned();
     let up = fleet.instances().remove(0);
     let arguments = [
-        "serve", "--check", "--state-dir", &state, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0",
-        "--instance", &up, "--instance", "gone=http://127.0.0.1:9",
+        "serve",
+        "--check",
+        "--state-dir",
+        &state,
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+        "--instance",
+        &up,
+        "--instance",
+        "gone=http://127.0.0.1:9",
     ];
     let exit = failed_start(&arguments, &[]).await;
     let said = format!("{}{}", exit.out, exit.err);
@@ -70,8 +80,15 @@ async fn two_routers_do_not_share_a_ledger() {
     let state = router.state_dir();
     let up = fleet.instances().remove(0);
     let arguments = [
-        "serve", "--state-dir", state.to_str().expect("UTF-8"), "--listen", "127.0.0.1:0",
-        "--admin", "127.0.0.1:0", "--instance", &up,
+        "serve",
+        "--state-dir",
+        state.to_str().expect("UTF-8"),
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+        "--instance",
+        &up,
     ];
     let exit = failed_start(&arguments, &[]).await;
     assert_eq!(exit.code, Some(1), "{}{}", exit.out, exit.err);
@@ -80,7 +97,8 @@ async fn two_routers_do_not_share_a_ledger() {
 
 #[tokio::test]
 async fn the_effective_configuration_hides_secrets() {
-    let shown = failed_start(&["config", "show"], &[("COMFY_ROUTER_API_KEY", "hush-hush-hush-hush-hush")]).await;
+    let shown =
+        failed_start(&["config", "show"], &[("COMFY_ROUTER_API_KEY", "hush-hush-hush-hush-hush")]).await;
     assert_eq!(shown.code, Some(0), "{}", shown.err);
     assert!(shown.out.contains("[hidden]") && !shown.out.contains("hush"), "{}", shown.out);
 }

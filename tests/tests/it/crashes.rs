@@ -110,7 +110,8 @@ async fn post_as(http: &Http, round: u64, client: u64) -> Vec<Posted> {
     for at in 0..40 {
         let id = format!("round-{round}-client-{client}-{at}");
         let colour = ((round * 3 + client) * 1_000 + at + 1) as u32;
-        let body = json!({ "prompt": plain(colour), "prompt_id": id, "client_id": format!("client-{client}") });
+        let body =
+            json!({ "prompt": plain(colour), "prompt_id": id, "client_id": format!("client-{client}") });
         let answer = http.try_send(hyper::Method::POST, "/prompt", &[], body.to_string()).await;
         match answer {
             Ok(answer) if answer.status == StatusCode::OK => accepted.push((id, colour)),
@@ -136,7 +137,11 @@ async fn check(router: &mut Router, posted: &[Posted], instances: &InstanceProce
     books.nothing_is_lost(&ids(posted));
     books.nothing_ran_unrecorded(&runs);
     let (jobs, repeated) = (posted.len(), books.repeated(&runs));
-    println!("{jobs} jobs accepted, {} attempts, {} executions, {repeated} of them again", books.attempts(), runs.len());
+    println!(
+        "{jobs} jobs accepted, {} attempts, {} executions, {repeated} of them again",
+        books.attempts(),
+        runs.len()
+    );
     assert!(jobs > 10, "the test has tested something");
 }
 

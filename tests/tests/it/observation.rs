@@ -45,7 +45,8 @@ async fn every_metric_is_described_and_no_label_holds_what_a_client_wrote() {
     let text = router.admin().get("/metrics").await.ok().text();
     for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
         let name = line.split(['{', ' ']).next().expect("a name");
-        let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+        let base =
+            ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
         let described = |name: &str| text.contains(&format!("# HELP {name} "));
         assert!(described(name) || described(base), "{name} is described");
         assert!(!line.contains("secretive") && !line.contains("telltale"), "{line}");
@@ -113,7 +114,8 @@ async fn log_lines_about_a_job_name_it() {
     client.end_of(&id).await;
     let job = router.job(&id).await["id"].as_str().expect("an id").to_owned();
     let log = router.log();
-    let lines: Vec<serde_json::Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let lines: Vec<serde_json::Value> =
+        log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let about: Vec<_> = lines.iter().filter(|line| line["fields"]["job"] == job.as_str()).collect();
     assert!(!about.is_empty(), "lines about the job:\n{log}");
     assert!(about.iter().any(|line| line["fields"]["instance"] == "i0"), "{about:?}");

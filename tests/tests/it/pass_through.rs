@@ -96,7 +96,8 @@ async fn a_part_of_a_picture_can_be_asked_for() {
     let whole = client.view(&image).await.ok();
     let text = |name: &str| image[name].as_str().expect("text").to_owned();
     let path = format!("/view?filename={}&subfolder={}&type=output", text("filename"), text("subfolder"));
-    let part = client.http.try_send(Method::GET, &path, &[("range", "bytes=1-3")], "").await.expect("an answer");
+    let part =
+        client.http.try_send(Method::GET, &path, &[("range", "bytes=1-3")], "").await.expect("an answer");
     assert_eq!((part.status.as_u16(), &part.body[..]), (206, &whole.body[1..4]));
     assert_eq!(part.header("content-range"), format!("bytes 1-3/{}", whole.body.len()));
     assert_eq!(client.http.get("/view?filename=no_such_picture.png").await.status, 404);

@@ -31,7 +31,8 @@ async fn the_queue_shows_what_runs_and_what_waits_in_order() {
     assert_eq!((&running[0], &running[1], &running[2]), (&json!(0), &json!("a"), &plain(0xa)));
     assert_eq!(running[3]["client_id"], "c");
     assert_eq!(running[4], json!(["2"]));
-    let numbers: Vec<_> = queue["queue_pending"].as_array().expect("a list").iter().map(|item| &item[0]).collect();
+    let numbers: Vec<_> =
+        queue["queue_pending"].as_array().expect("a list").iter().map(|item| &item[0]).collect();
     assert_eq!(numbers, [1, 2, 3]);
     assert_eq!(client.queue().await.1, ["b", "c", "d"]);
     assert_eq!(client.remaining().await, 4);
