@@ -28,7 +28,7 @@ use hyper::{Request, Response};
 use crate::clock::Clock;
 use crate::config;
 use crate::metrics;
-use crate::{fleet, ledger, scheduler, sessions};
+use crate::{assets, fleet, ledger, scheduler, sessions};
 use answer::Answer;
 use gate::{Caller, Gate};
 use info::Caches;
@@ -43,6 +43,7 @@ pub struct Parts {
     pub ledger: ledger::Handle,
     pub fleet: fleet::Handle,
     pub sessions: sessions::Handle,
+    pub assets: assets::Handle,
     pub clock: Arc<dyn Clock>,
 }
 
