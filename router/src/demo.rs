@@ -30,7 +30,6 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::Context;
-use tempfile::TempDir;
 
 use crate::app;
 use crate::config::{self, Config};
@@ -63,7 +62,8 @@ pub struct Options {
 pub fn run(options: &Options) -> anyhow::Result<()> {
     ensure_free("--listen", options.listen)?;
     ensure_free("--admin", options.admin)?;
-    let dir = tempfile::Builder::new().prefix("comfy-router-demo-").tempdir().context("a temporary directory")?;
+    let dir =
+        tempfile::Builder::new().prefix("comfy-router-demo-").tempdir().context("a temporary directory")?;
     log_to(&dir.path().join(LOG))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(demo(options, dir.path()));
@@ -89,7 +89,8 @@ fn ensure_free(flag: &str, address: SocketAddr) -> anyhow::Result<()> {
 fn log_to(path: &Path) -> anyhow::Result<()> {
     let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
     let filter = tracing_subscriber::EnvFilter::new("info,comfyui_emulator=warn");
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(Mutex::new(file));
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(Mutex::new(file));
     // Only a second start in one process fails, and the first one's file is as good.
     let _ = builder.try_init();
     Ok(())
@@ -115,7 +116,12 @@ async fn demo(options: &Options, dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn start(options: &Options, dir: &Path, policy: &Path, instances: &Instances) -> anyhow::Result<app::Router> {
+async fn start(
+    options: &Options,
+    dir: &Path,
+    policy: &Path,
+    instances: &Instances,
+) -> anyhow::Result<app::Router> {
     let config = Config {
         listen: options.listen,
         admin: options.admin,
@@ -124,7 +130,12 @@ async fn start(options: &Options, dir: &Path, policy: &Path, instances: &Instanc
         ledger: config::Ledger { dir: dir.join("state"), ..config::Ledger::default() },
         policy: config::Policy { file: Some(policy.to_owned()), ..config::Policy::default() },
         // The cards of this machine, if there are any, have no part in it.
-        telemetry: config::Telemetry { nvml: false, sample_ms: 250, ..config::Telemetry::default() },
+        telemetry: config::Telemetry {
+            nvml: false,
+            emulated: true,
+            sample_ms: 250,
+            ..config::Telemetry::default()
+        },
         limits: config::Limits::default(),
         timeouts: config::Timeouts::default(),
         front: config::Front::default(),
@@ -132,7 +143,7 @@ async fn start(options: &Options, dir: &Path, policy: &Path, instances: &Instanc
         outputs: config::Outputs::default(),
         instances: instances.configured(),
     };
-    let router = app::Router::start(config, app::Sources { emulated_gpus: true }).await?;
+    let router = app::Router::start(config).await?;
     router.looked(LOOK_PATIENCE).await;
     Ok(router)
 }
@@ -141,7 +152,8 @@ async fn start(options: &Options, dir: &Path, policy: &Path, instances: &Instanc
 async fn conclude(outcome: &Outcome, instances: &Instances) -> anyhow::Result<usize> {
     let audit = audit::audit(&outcome.board, &outcome.watch, &instances.executions()).await?;
     let metrics = outcome.watch.scrape().await?;
-    let loads: Vec<(u32, u64)> = instances.cards().iter().map(|card| (card.index, card.model_loads)).collect();
+    let loads: Vec<(u32, u64)> =
+        instances.cards().iter().map(|card| (card.index, card.model_loads)).collect();
     let summary = Summary {
         board: &outcome.board,
         audit: &audit,
@@ -166,7 +178,10 @@ async fn stay(listen: SocketAddr, admin: SocketAddr, policy: &Path, log: &Path) 
     let row = |name: &str, text: String| Line::new().cell(Style::Bold, name, 14).plain(text);
     terminal::print(&[
         Line::new().plain("still up, until Ctrl-C:"),
-        row("ComfyUI API", format!("http://{listen}/queue  http://{listen}/history  http://{listen}/object_info")),
+        row(
+            "ComfyUI API",
+            format!("http://{listen}/queue  http://{listen}/history  http://{listen}/object_info"),
+        ),
         row("operator", format!("http://{admin}/  http://{admin}/api/fleet  http://{admin}/metrics")),
         row("policy file", format!("{}  (copy another .wasm over it)", policy.display())),
         row("log", log.display().to_string()),

@@ -3,7 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
-use comfyui_emulator::{Config, Control, Emulator, Execution, Flavour, GpuReadings, GpuSpec, Host, Models, Timing};
+use comfyui_emulator::{
+    Config, Control, Emulator, Execution, Flavour, GpuReadings, GpuSpec, Host, Models, Timing,
+};
 
 use super::workload::{CHECKPOINTS, LORAS};
 use crate::config::{Instance, Url};

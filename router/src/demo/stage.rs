@@ -162,7 +162,11 @@ impl Stage {
         let policy = self.watch.policy.clone();
         if policy.refused != self.refused {
             if let Some(refused) = &policy.refused {
-                let text = format!("refused, {} stays in charge: {}", watch::named(&policy.serving), refused.message);
+                let text = format!(
+                    "refused, {} stays in charge: {}",
+                    watch::named(&policy.serving),
+                    refused.message
+                );
                 self.say(Style::Warn, text);
             }
             self.refused = policy.refused;

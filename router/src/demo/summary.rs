@@ -47,7 +47,8 @@ impl Summary<'_> {
                 "{} accepted, {} finished, {} failed, {} lost; {} images fetched and right",
                 counts.accepted, counts.done, counts.failed, self.audit.lost, self.audit.images
             )),
-            row("throughput").plain(format!("{per_minute:.0} jobs/min over {:.1} s", self.took.as_secs_f64())),
+            row("throughput")
+                .plain(format!("{per_minute:.0} jobs/min over {:.1} s", self.took.as_secs_f64())),
         ]
     }
 
@@ -79,7 +80,8 @@ impl Summary<'_> {
                 card.peak_c
             )));
         }
-        let each: Vec<String> = self.audit.executions.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        let each: Vec<String> =
+            self.audit.executions.iter().map(|(name, count)| format!("{name} {count}")).collect();
         let total: usize = self.audit.executions.values().sum();
         lines.push(row("executions").plain(format!(
             "{total} counted by the instances ({}), {} attempts in the ledger",
@@ -96,10 +98,16 @@ impl Summary<'_> {
                 clients.push(entry.client);
             }
         }
-        let mut lines = vec![header("client").add(Style::Dim, "prompts   response p50    p95     wait p50    p95")];
+        let mut lines =
+            vec![header("client").add(Style::Dim, "prompts   response p50    p95     wait p50    p95")];
         for client in clients {
             let of = |measure: fn(&Entry) -> Option<Duration>| -> Vec<Duration> {
-                self.board.entries().iter().filter(|entry| entry.client == client).filter_map(measure).collect()
+                self.board
+                    .entries()
+                    .iter()
+                    .filter(|entry| entry.client == client)
+                    .filter_map(measure)
+                    .collect()
             };
             let (response, wait) = (of(Entry::response), of(Entry::wait));
             lines.push(row(client).plain(format!(
@@ -128,7 +136,8 @@ impl Summary<'_> {
         for hook in hooks {
             let mut line = row(hook);
             for version in &versions {
-                let count = counted.get(&(hook.to_owned(), (*version).to_owned())).copied().unwrap_or_default();
+                let count =
+                    counted.get(&(hook.to_owned(), (*version).to_owned())).copied().unwrap_or_default();
                 line = line.plain(format!("{count:>22} "));
             }
             let fell = fallbacks.get(hook).copied().unwrap_or_default();

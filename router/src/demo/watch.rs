@@ -174,7 +174,8 @@ async fn read<T: DeserializeOwned>(http: &Http, path: &str) -> anyhow::Result<T>
 /// in the summary.
 fn newest_by_job(newest_first: Vec<DecisionRecord>) -> Vec<DecisionRecord> {
     let mut shown: Vec<DecisionRecord> = Vec::new();
-    let telling = |record: &DecisionRecord| matches!(record.hook, Hook::Route | Hook::OnFailure | Hook::OnTimeout);
+    let telling =
+        |record: &DecisionRecord| matches!(record.hook, Hook::Route | Hook::OnFailure | Hook::OnTimeout);
     for record in newest_first.into_iter().filter(telling) {
         if shown.len() < SHOWN && shown.iter().all(|seen| seen.job != record.job) {
             shown.push(record);
