@@ -33,6 +33,7 @@ pub(super) fn policy(config: &Config) -> policy::Config {
     policy.limits.memory_mib = limits.memory_mib;
     policy.limits.host_calls = limits.host_calls;
     policy.breaker.failures = limits.failures;
+    policy.builtin.attempts = config.limits.attempts;
     policy.builtin.limits = default_limits(config);
     policy
 }
@@ -69,6 +70,8 @@ pub(super) fn sessions(config: &Config) -> sessions::Config {
 pub(super) fn core(config: &Config) -> CoreConfig {
     let timeouts = &config.timeouts;
     CoreConfig {
+        max_attempts: config.limits.attempts,
+        interrupt_grace_ms: timeouts.interrupt_s.saturating_mul(1_000),
         max_queued: config.limits.queue_jobs,
         max_queued_per_tenant: config.limits.tenant_jobs,
         max_limits: Limits {

@@ -142,6 +142,8 @@ pub struct Limits {
     pub queue_jobs: usize,
     /// Jobs waiting, of one tenant.
     pub tenant_jobs: usize,
+    /// Attempts of one job, whatever the policy says; without a policy's word a job gets all of them.
+    pub attempts: u32,
     /// Body of `POST /prompt`.
     pub prompt_bytes: usize,
     /// Body of an upload.
@@ -167,6 +169,7 @@ impl Default for Limits {
         Self {
             queue_jobs: 10_000,
             tenant_jobs: 1_000,
+            attempts: 3,
             prompt_bytes: 16 << 20,
             upload_bytes: 100 << 20,
             body_bytes: 1 << 20,
@@ -195,6 +198,9 @@ pub struct Timeouts {
     /// Running without a sign of progress.
     pub stall_s: u64,
     pub stall_max_s: u64,
+    /// How long an instance may take to confirm an interrupt; then its attempt is given up. A node without a progress bar
+    /// notices interrupts only when it is done.
+    pub interrupt_s: u64,
     /// How long a shutdown waits for running attempts; the rest is taken up again at the next start.
     pub drain_s: u64,
 }
@@ -208,6 +214,7 @@ impl Default for Timeouts {
             run_max_s: 86_400,
             stall_s: 600,
             stall_max_s: 7_200,
+            interrupt_s: 30,
             drain_s: 30,
         }
     }

@@ -8,7 +8,7 @@ use super::error::ApplyError;
 use super::record::{Accepted, Ended, Record, word};
 use crate::model::decision::DecisionRecord;
 use crate::model::id::JobId;
-use crate::model::job::{Attempt, AttemptOutcome, Number, WallMs};
+use crate::model::job::{Attempt, AttemptOutcome, JobOutcome, Number, WallMs};
 
 type Applied = Result<(), ApplyError>;
 
@@ -164,12 +164,19 @@ fn end(conn: &Connection, ended: &Ended) -> Applied {
     if let Some(live) = live_attempt(conn, seq)? {
         return Err(ApplyError::refused(EVENT, ended.job, &format!("attempt {live} is live")));
     }
-    supersede(conn, seq)?;
+    // As in ComfyUI: what was taken out of the queue leaves no history.
+    let remembered = ended.outcome != JobOutcome::Cancelled;
+    if remembered {
+        supersede(conn, seq)?;
+    }
     conn.prepare_cached(
-        "UPDATE job SET outcome = ?2, ended_at = ?3, in_history = 1,
+        "UPDATE job SET outcome = ?2, ended_at = ?3, in_history = ?4,
             ended_seq = (SELECT coalesce(max(ended_seq), 0) + 1 FROM job) WHERE seq = ?1",
     )?
-    .execute(params![seq, ended.outcome.as_str(), int(ended.at)])?;
+    .execute(params![seq, ended.outcome.as_str(), int(ended.at), remembered])?;
+    if !remembered {
+        return Ok(strip(conn, seq)?);
+    }
     let history = &ended.history;
     conn.prepare_cached("INSERT INTO history VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
         .execute(params![

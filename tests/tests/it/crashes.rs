@@ -62,7 +62,7 @@ async fn instances_and_the_router_killed_at_any_moment_lose_nothing() {
     println!("seed {}", chance.seed());
     let mut instances = InstanceProcesses::of(3).await;
     instances.slow(10).await;
-    let serve = Serve::over(instances.instances()).set("policy.builtin.attempts=50");
+    let serve = Serve::over(instances.instances()).set("limits.attempts=50");
     let mut router = serve.start().await;
     let mut posted = Vec::new();
     for round in 0..Chance::rounds(5) {
