@@ -30,14 +30,13 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::Context;
-use tempfile::TempDir;
 
 use crate::app;
 use crate::config::{self, Config};
 use crate::policy::Shipped;
 use instances::Instances;
 use line::{Line, Style};
-use stage::{Outcome, Stage};
+use stage::{Interrupted, Outcome, Stage};
 use summary::Summary;
 
 /// Of the load: another one would do as well, but then no two runs would compare.
@@ -63,12 +62,16 @@ pub struct Options {
 pub fn run(options: &Options) -> anyhow::Result<()> {
     ensure_free("--listen", options.listen)?;
     ensure_free("--admin", options.admin)?;
-    let dir = tempfile::Builder::new().prefix("comfy-router-demo-").tempdir().context("a temporary directory")?;
+    let dir =
+        tempfile::Builder::new().prefix("comfy-router-demo-").tempdir().context("a temporary directory")?;
     log_to(&dir.path().join(LOG))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(demo(options, dir.path()));
     runtime.shutdown_timeout(Duration::from_secs(2));
     ended.map_err(|error| {
+        if error.is::<Interrupted>() {
+            return error;
+        }
         let kept = dir.keep();
         error.context(format!("the demo failed; its ledger and {LOG} are kept in {}", kept.display()))
     })
@@ -89,7 +92,8 @@ fn ensure_free(flag: &str, address: SocketAddr) -> anyhow::Result<()> {
 fn log_to(path: &Path) -> anyhow::Result<()> {
     let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
     let filter = tracing_subscriber::EnvFilter::new("info,comfyui_emulator=warn");
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(Mutex::new(file));
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(Mutex::new(file));
     // Only a second start in one process fails, and the first one's file is as good.
     let _ = builder.try_init();
     Ok(())
@@ -115,7 +119,12 @@ async fn demo(options: &Options, dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn start(options: &Options, dir: &Path, policy: &Path, instances: &Instances) -> anyhow::Result<app::Router> {
+async fn start(
+    options: &Options,
+    dir: &Path,
+    policy: &Path,
+    instances: &Instances,
+) -> anyhow::Result<app::Router> {
     let config = Config {
         listen: options.listen,
         admin: options.admin,
@@ -124,7 +133,7 @@ async fn start(options: &Options, dir: &Path, policy: &Path, instances: &Instanc
         ledger: config::Ledger { dir: dir.join("state"), ..config::Ledger::default() },
         policy: config::Policy { file: Some(policy.to_owned()), ..config::Policy::default() },
         // The cards of this machine, if there are any, have no part in it.
-        telemetry: config::Telemetry { nvml: false, sample_ms: 250, ..config::Telemetry::default() },
+        telemetry: config::Telemetry { nvml: false, emulated: true, sample_ms: 250 },
         limits: config::Limits::default(),
         timeouts: config::Timeouts::default(),
         front: config::Front::default(),
@@ -132,16 +141,18 @@ async fn start(options: &Options, dir: &Path, policy: &Path, instances: &Instanc
         outputs: config::Outputs::default(),
         instances: instances.configured(),
     };
-    let router = app::Router::start(config, app::Sources { emulated_gpus: true }).await?;
+    let router = app::Router::start(config).await?;
     router.looked(LOOK_PATIENCE).await;
     Ok(router)
 }
 
 /// Compares the accounts, prints the summary, and says how many things went wrong.
 async fn conclude(outcome: &Outcome, instances: &Instances) -> anyhow::Result<usize> {
-    let audit = audit::audit(&outcome.board, &outcome.watch, &instances.executions()).await?;
+    let mut audit = audit::audit(&outcome.board, &outcome.watch, &instances.executions()).await?;
+    audit.problems.extend(outcome.problems.iter().cloned());
     let metrics = outcome.watch.scrape().await?;
-    let loads: Vec<(u32, u64)> = instances.cards().iter().map(|card| (card.index, card.model_loads)).collect();
+    let loads: Vec<(u32, u64)> =
+        instances.cards().iter().map(|card| (card.index, card.model_loads)).collect();
     let summary = Summary {
         board: &outcome.board,
         audit: &audit,
@@ -155,18 +166,26 @@ async fn conclude(outcome: &Outcome, instances: &Instances) -> anyhow::Result<us
 }
 
 fn go_on() {
-    let line = Line::new()
-        .plain("go on with your own ComfyUI: ")
-        .add(Style::Bold, "comfy-router serve")
-        .plain("  (README: ten-minute tour; to click around here: comfy-router demo --stay)");
-    terminal::print(&[line]);
+    terminal::print(&[
+        Line::new()
+            .plain("go on: ")
+            .add(Style::Bold, "comfy-router serve")
+            .plain(" in front of your own ComfyUI (README, ten-minute tour)"),
+        Line::new()
+            .plain("       ")
+            .add(Style::Bold, "comfy-router demo --stay")
+            .plain(" to click around here"),
+    ]);
 }
 
 async fn stay(listen: SocketAddr, admin: SocketAddr, policy: &Path, log: &Path) {
     let row = |name: &str, text: String| Line::new().cell(Style::Bold, name, 14).plain(text);
     terminal::print(&[
         Line::new().plain("still up, until Ctrl-C:"),
-        row("ComfyUI API", format!("http://{listen}/queue  http://{listen}/history  http://{listen}/object_info")),
+        row(
+            "ComfyUI API",
+            format!("http://{listen}/queue  http://{listen}/history  http://{listen}/object_info"),
+        ),
         row("operator", format!("http://{admin}/  http://{admin}/api/fleet  http://{admin}/metrics")),
         row("policy file", format!("{}  (copy another .wasm over it)", policy.display())),
         row("log", log.display().to_string()),

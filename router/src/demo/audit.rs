@@ -66,9 +66,13 @@ fn compare(jobs: &[(&Entry, Vec<AttemptRow>)], executions: &[(&'static str, Vec<
         for row in attempts {
             let id = row.attempt.upstream_id.to_string();
             let found = ran.remove(id.as_str()).unwrap_or_default();
-            successes += found.iter().filter(|(_, execution)| execution.outcome == Some(Outcome::Success)).count();
-            if found.len() > 1 || found.iter().any(|(instance, _)| *instance != row.attempt.instance.as_str()) {
-                audit.problems.push(format!("{} ran more than once or elsewhere than recorded", entry.label()));
+            successes +=
+                found.iter().filter(|(_, execution)| execution.outcome == Some(Outcome::Success)).count();
+            if found.len() > 1 || found.iter().any(|(instance, _)| *instance != row.attempt.instance.as_str())
+            {
+                audit
+                    .problems
+                    .push(format!("{} ran more than once or elsewhere than recorded", entry.label()));
             }
         }
         audit.judge(entry, successes);
@@ -84,7 +88,8 @@ impl Audit {
             (State::Done, Some(Ok(images))) => {
                 self.images += images;
                 if successes != 1 {
-                    self.problems.push(format!("{label} finished, but the instances ran it {successes} times"));
+                    self.problems
+                        .push(format!("{label} finished, but the instances ran it {successes} times"));
                 }
             }
             (State::Done, Some(Err(wrong))) => self.problems.push(format!("image of {label}: {wrong}")),
@@ -122,7 +127,12 @@ mod tests {
     fn attempt() -> AttemptRow {
         let attempt =
             Attempt { number: 1, upstream_id: UpstreamId::mint(), instance: "gpu0-a".into(), started_at: 0 };
-        AttemptRow { attempt, outcome: Some(AttemptOutcome::Success), ended_at: Some(1), detail: String::new() }
+        AttemptRow {
+            attempt,
+            outcome: Some(AttemptOutcome::Success),
+            ended_at: Some(1),
+            detail: String::new(),
+        }
     }
 
     fn execution(attempt: &AttemptRow) -> Execution {

@@ -30,7 +30,9 @@ pub(super) struct News {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum What {
-    Accepted { prompt_id: String },
+    Accepted {
+        prompt_id: String,
+    },
     Refused(String),
     Started,
     Doing(Doing),
@@ -97,7 +99,12 @@ struct Client {
 
 /// Connects and sends the plan. Returns when its last prompt is over; images may still be on their way. Where that
 /// cannot be, every prompt that is not over has failed for that reason.
-pub(super) async fn run(plan: workload::Client, address: SocketAddr, began: Instant, news: mpsc::Sender<News>) {
+pub(super) async fn run(
+    plan: workload::Client,
+    address: SocketAddr,
+    began: Instant,
+    news: mpsc::Sender<News>,
+) {
     let sid = Uuid::new_v4().simple().to_string();
     let http = Http::new(address, plan.tenant);
     let mut client = Client { plan, sid, began, http, news, open: HashMap::new(), sent: 0 };
@@ -110,7 +117,8 @@ pub(super) async fn run(plan: workload::Client, address: SocketAddr, began: Inst
 }
 
 async fn connect(address: SocketAddr, sid: &str, user: &'static str) -> Result<Socket, ClientError> {
-    let stream = TcpStream::connect(address).await.map_err(|error| ClientError::Connect { address, error })?;
+    let stream =
+        TcpStream::connect(address).await.map_err(|error| ClientError::Connect { address, error })?;
     let mut request = format!("ws://{address}/ws?clientId={sid}").into_client_request()?;
     request.headers_mut().insert("comfy-user", HeaderValue::from_static(user));
     Ok(client_async(request, stream).await?.0)
@@ -173,7 +181,9 @@ impl Client {
         };
         let Ok(event) = serde_json::from_str::<Value>(&text) else { return };
         let data = &event["data"];
-        let Some((place, graph)) = data["prompt_id"].as_str().and_then(|id| self.open.get(id)) else { return };
+        let Some((place, graph)) = data["prompt_id"].as_str().and_then(|id| self.open.get(id)) else {
+            return;
+        };
         let Some(what) = read(event["type"].as_str().unwrap_or_default(), data, graph) else { return };
         let place = *place;
         let over = matches!(what, What::Finished | What::Failed(_));
@@ -212,7 +222,9 @@ fn read(kind: &str, data: &Value, graph: &Value) -> Option<What> {
     match kind {
         "execution_start" => Some(What::Started),
         "executing" => match data["node"].as_str() {
-            Some(node) => Some(What::Doing(Doing::of(graph[node]["class_type"].as_str().unwrap_or_default()))),
+            Some(node) => {
+                Some(What::Doing(Doing::of(graph[node]["class_type"].as_str().unwrap_or_default())))
+            }
             None => Some(What::Finished),
         },
         "progress" => {
@@ -243,7 +255,12 @@ async fn images(http: &Http, prompt_id: &str, prompt: &Prompt) -> Result<usize, 
     }
     for file in listed {
         let part = |key: &str| encoded(file[key].as_str().unwrap_or_default());
-        let path = format!("/view?filename={}&subfolder={}&type={}", part("filename"), part("subfolder"), part("type"));
+        let path = format!(
+            "/view?filename={}&subfolder={}&type={}",
+            part("filename"),
+            part("subfolder"),
+            part("type")
+        );
         image::check(&http.get(&path).await.map_err(told)?, prompt)?;
     }
     Ok(listed.len())
@@ -252,7 +269,9 @@ async fn images(http: &Http, prompt_id: &str, prompt: &Prompt) -> Result<usize, 
 /// For a query: everything but the unreserved characters of RFC 3986.
 fn encoded(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
 #[cfg(test)]
@@ -263,7 +282,8 @@ mod tests {
 
     #[test]
     fn events_say_what_a_prompt_is_at() {
-        let graph = json!({ "1": { "class_type": "CheckpointLoaderSimple" }, "6": { "class_type": "KSampler" } });
+        let graph =
+            json!({ "1": { "class_type": "CheckpointLoaderSimple" }, "6": { "class_type": "KSampler" } });
         let says = |kind: &str, data: Value| read(kind, &data, &graph);
         assert_eq!(says("execution_start", json!({})), Some(What::Started));
         assert_eq!(says("executing", json!({ "node": "1" })), Some(What::Doing(Doing::Loading)));
@@ -283,9 +303,10 @@ mod tests {
     /// Against an instance without a router: the client must not need one.
     #[tokio::test]
     async fn a_client_gets_its_images_from_a_plain_instance() {
-        let models = workload::CHECKPOINTS.iter().fold(comfyui_emulator::Models::standard(), |models, name| {
-            models.with("checkpoints", &format!("{name}.safetensors"), 1)
-        });
+        let models =
+            workload::CHECKPOINTS.iter().fold(comfyui_emulator::Models::standard(), |models, name| {
+                models.with("checkpoints", &format!("{name}.safetensors"), 1)
+            });
         let config = comfyui_emulator::Config { models, ..comfyui_emulator::Config::default() };
         let emulator = comfyui_emulator::Emulator::start(config).await.unwrap();
         let mut plan = workload::plan(60, 1).swap_remove(1);

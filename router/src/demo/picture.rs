@@ -30,7 +30,7 @@ pub(super) struct InstanceRow {
     pub(super) down: Option<String>,
     pub(super) free_slots: u32,
     pub(super) runs: Option<Runs>,
-    /// Believed to be loaded.
+    /// What the router believes to be loaded.
     pub(super) resident: Vec<String>,
 }
 
@@ -92,7 +92,9 @@ impl Picture {
         lines.push(heading("LAST DECISIONS"));
         let room = size.height.saturating_sub(FIXED + self.instances.len()).clamp(1, 10);
         // Always as many rows, so that what stands below does not jump.
-        lines.extend((0..room).map(|row| self.decisions.get(row).map_or_else(Line::new, |row| row.line(width))));
+        lines.extend(
+            (0..room).map(|row| self.decisions.get(row).map_or_else(Line::new, |row| row.line(width))),
+        );
         lines.push(Line::new());
         let latest = self.events.iter().rev().take(EVENTS).rev();
         lines.extend(latest.map(|event| {
@@ -136,13 +138,14 @@ impl Picture {
                 .cell(Style::Dim, "GPU", 3)
                 .cell(Style::Dim, "RUNS", label)
                 .cell(Style::Dim, "", doing)
-                .add(Style::Dim, "MODELS LOADED"),
+                .add(Style::Dim, "BELIEVED LOADED"),
         ];
         for row in &self.instances {
-            let line = Line::new()
-                .cell(Style::Bold, &row.name, 8)
-                .cell(Style::Dim, &row.version, 6)
-                .cell(Style::Plain, &row.card.map_or("?".to_owned(), |card| card.to_string()), 3);
+            let line = Line::new().cell(Style::Bold, &row.name, 8).cell(Style::Dim, &row.version, 6).cell(
+                Style::Plain,
+                &row.card.map_or("?".to_owned(), |card| card.to_string()),
+                3,
+            );
             let line = match (&row.down, &row.runs) {
                 (Some(reason), _) => line.add(Style::Bad, format!("down: {reason}")),
                 (None, Some(runs)) => runs.cells(line, label, doing),
@@ -163,8 +166,11 @@ impl Runs {
         match self.doing {
             Some(Doing::Sampling { percent }) => {
                 let room = width - 5;
-                line.cell(Style::Good, &bar(f64::from(percent) / 100.0, room), room)
-                    .cell(Style::Plain, &format!("{percent:>3}%"), 4)
+                line.cell(Style::Good, &bar(f64::from(percent) / 100.0, room), room).cell(
+                    Style::Plain,
+                    &format!("{percent:>3}%"),
+                    4,
+                )
             }
             Some(doing @ Doing::Loading) => line.cell(Style::Warn, doing.word(), width),
             Some(doing) => line.cell(Style::Plain, doing.word(), width),
@@ -176,7 +182,9 @@ impl Runs {
 impl CardRow {
     fn line(&self) -> Line {
         let percent = self.utilization.unwrap_or_default();
-        let gib = |bytes: Option<u64>| bytes.map_or("?".to_owned(), |b| format!("{:.1}", b as f64 / (1_u64 << 30) as f64));
+        let gib = |bytes: Option<u64>| {
+            bytes.map_or("?".to_owned(), |b| format!("{:.1}", b as f64 / (1_u64 << 30) as f64))
+        };
         let whole = |value: Option<f32>| value.map_or("?".to_owned(), |value| format!("{value:.0}"));
         let watts = |milli: Option<u32>| milli.map_or("?".to_owned(), |mw| (mw / 1000).to_string());
         let hot = if self.temperature_c.is_some_and(|c| c > 84.0) { Style::Bad } else { Style::Plain };
@@ -187,7 +195,10 @@ impl CardRow {
             .plain(format!("  {:>4} of {} GiB", gib(self.used_bytes), gib(self.total_bytes)))
             .add(hot, format!("  {:>2} C", whole(self.temperature_c)))
             .plain(format!("  {:>3}/{} W", watts(self.power_mw), watts(self.power_limit_mw)))
-            .add(Style::Dim, self.age.map_or_else(String::new, |age| format!("  {:.1} s old", age.as_secs_f64())))
+            .add(
+                Style::Dim,
+                self.age.map_or_else(String::new, |age| format!("  {:.1} s old", age.as_secs_f64())),
+            )
     }
 }
 
@@ -204,8 +215,8 @@ impl DecisionRow {
             Some(why) => line.add(Style::Bad, format!("built-in ({why}) ")),
             None => line,
         };
-        let policy = format!("{} {} us", self.policy, self.took_us);
-        let room = width.saturating_sub(line.width() + policy.len() + 1);
+        let policy = format!("{} {:>4} us", self.policy, self.took_us);
+        let room = width.saturating_sub(line.width() + policy.chars().count() + 1);
         let (reason, policy) = match wide {
             true => (super::line::cut(&self.reason, room), policy),
             false => (self.reason.clone(), String::new()),

@@ -83,7 +83,10 @@ fn size() -> Size {
 
 /// Columns for text that is printed once: the terminal's, within what reads well.
 pub(super) fn reading_width() -> usize {
-    size().width.clamp(60, 100)
+    match io::stdout().is_terminal() {
+        true => size().width.clamp(60, 100),
+        false => 100,
+    }
 }
 
 fn look() -> Look {
@@ -94,7 +97,8 @@ fn look() -> Look {
 
 /// The first of the three that is set decides, as in the C library; none set is the C locale.
 fn utf8() -> bool {
-    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| env::var(name).ok().filter(|v| !v.is_empty()));
+    let locale =
+        ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| env::var(name).ok().filter(|v| !v.is_empty()));
     locale.is_some_and(|locale| {
         let locale = locale.to_ascii_lowercase();
         locale.contains("utf-8") || locale.contains("utf8")

@@ -12,7 +12,7 @@ pub(super) const LORAS: [&str; 2] = ["detail", "sketch"];
 /// How likely a client stays with its checkpoint for its next prompt.
 const STICKY: f64 = 0.7;
 /// Time over which the prompts arrive, for each of them: somewhat less than the fleet takes, so that a queue builds up.
-const ARRIVAL_MS: f64 = 290.0;
+const ARRIVAL_MS: f64 = 450.0;
 
 /// One client of the public API: a websocket and prompts at given times.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,9 +40,16 @@ pub(super) struct Prompt {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Workflow {
-    Text { checkpoint: &'static str, lora: Option<&'static str>, steps: u32, side: u32 },
+    Text {
+        checkpoint: &'static str,
+        lora: Option<&'static str>,
+        steps: u32,
+        side: u32,
+    },
     /// A coloured picture, scaled and inverted: no model, no GPU time to speak of.
-    Plain { side: u32 },
+    Plain {
+        side: u32,
+    },
 }
 
 impl Workflow {
@@ -137,12 +144,66 @@ struct Habit {
 }
 
 const HABITS: [Habit; 6] = [
-    Habit { name: "ann", tenant: "studio", class: "interactive", share: 14, lora: Some(0.2), steps: &[16, 20], sides: &[768, 1024], burst: 1 },
-    Habit { name: "ben", tenant: "studio", class: "standard", share: 14, lora: Some(0.6), steps: &[20, 25], sides: &[1024], burst: 1 },
-    Habit { name: "cleo", tenant: "lab", class: "standard", share: 14, lora: Some(0.0), steps: &[12, 20], sides: &[512, 768], burst: 2 },
-    Habit { name: "dan", tenant: "lab", class: "standard", share: 12, lora: Some(0.3), steps: &[20], sides: &[768, 1024], burst: 1 },
-    Habit { name: "catalog", tenant: "shop", class: "batch", share: 30, lora: Some(0.1), steps: &[12, 16], sides: &[768], burst: 9 },
-    Habit { name: "icons", tenant: "tools", class: "standard", share: 16, lora: None, steps: &[], sides: &[64, 128, 256], burst: 3 },
+    Habit {
+        name: "ann",
+        tenant: "studio",
+        class: "interactive",
+        share: 14,
+        lora: Some(0.2),
+        steps: &[16, 20],
+        sides: &[768, 1024],
+        burst: 1,
+    },
+    Habit {
+        name: "ben",
+        tenant: "studio",
+        class: "standard",
+        share: 14,
+        lora: Some(0.6),
+        steps: &[20, 25],
+        sides: &[1024],
+        burst: 1,
+    },
+    Habit {
+        name: "cleo",
+        tenant: "lab",
+        class: "standard",
+        share: 14,
+        lora: Some(0.0),
+        steps: &[12, 20],
+        sides: &[512, 768],
+        burst: 2,
+    },
+    Habit {
+        name: "dan",
+        tenant: "lab",
+        class: "standard",
+        share: 12,
+        lora: Some(0.3),
+        steps: &[20],
+        sides: &[768, 1024],
+        burst: 1,
+    },
+    Habit {
+        name: "catalog",
+        tenant: "shop",
+        class: "batch",
+        share: 30,
+        lora: Some(0.1),
+        steps: &[12, 16],
+        sides: &[768],
+        burst: 9,
+    },
+    Habit {
+        name: "icons",
+        tenant: "tools",
+        class: "standard",
+        share: 16,
+        lora: None,
+        steps: &[],
+        sides: &[64, 128, 256],
+        burst: 3,
+    },
 ];
 
 /// The clients and their prompts, `prompts` in all.
@@ -221,7 +282,10 @@ mod tests {
         for count in [1, 2, 7, 120, 10_000] {
             let clients = plan(count, 1);
             let prompts = all(&clients);
-            assert_eq!(prompts.iter().map(|prompt| prompt.index).collect::<Vec<_>>(), (0..count).collect::<Vec<_>>());
+            assert_eq!(
+                prompts.iter().map(|prompt| prompt.index).collect::<Vec<_>>(),
+                (0..count).collect::<Vec<_>>()
+            );
             let marks: HashSet<u32> = prompts.iter().map(|prompt| prompt.mark).collect();
             assert_eq!(marks.len(), count);
             assert!(marks.iter().all(|mark| *mark <= 0xff_ffff));
@@ -232,7 +296,8 @@ mod tests {
     fn the_load_is_mixed() {
         let clients = plan(120, 1);
         let prompts = all(&clients);
-        let used = |workflow: &str| prompts.iter().filter(|prompt| prompt.workflow.name() == workflow).count();
+        let used =
+            |workflow: &str| prompts.iter().filter(|prompt| prompt.workflow.name() == workflow).count();
         assert!(used("txt2img") > 40 && used("txt2img+lora") > 8 && used("model-free") > 8);
         let models: HashSet<String> = prompts.iter().map(|prompt| prompt.workflow.models()).collect();
         assert!(CHECKPOINTS.iter().all(|name| models.contains(*name)), "{models:?}");
