@@ -159,8 +159,8 @@ mod tests {
     use super::super::workload;
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_prompt_is_followed_from_its_200_to_its_end() {
+    #[test]
+    fn a_prompt_is_followed_from_its_200_to_its_end() {
         let mut board = Board::new(&workload::plan(10, 1));
         let start = Instant::now();
         let mut tell = |ms, what| board.take(News { index: 3, at: start + Duration::from_millis(ms), what });
