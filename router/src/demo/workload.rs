@@ -247,7 +247,7 @@ impl Habit {
                 workflow: self.workflow(checkpoint, random),
                 // A colour at the same time, which may have 24 bits.
                 mark: 0x10_0000 + index as u32 * 97,
-                own_id: index % 2 == 0,
+                own_id: index.is_multiple_of(2),
             });
         }
         prompts
