@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::sync::mpsc;
 
-use crate::admin::{self, Admin};
+use crate::admin;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::drain;
@@ -36,7 +36,7 @@ pub fn serve(config: Config, check: bool) -> anyhow::Result<()> {
         if check {
             return announce::check(&config).await;
         }
-        let router = Router::start(config, Sources::default()).await?;
+        let router = Router::start(config).await?;
         router.looked(Duration::from_secs(10)).await;
         announce::ready(&router);
         let why = announce::until_stopped().await;
@@ -52,13 +52,6 @@ async fn with_instances(mut config: Config) -> anyhow::Result<Config> {
         anyhow::ensure!(!config.instances.is_empty(), announce::nothing_found(&config.discover));
     }
     Ok(config)
-}
-
-/// Sources of readings besides the configured ones.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Sources {
-    /// Instances are emulators, which tell of their emulated GPUs.
-    pub emulated_gpus: bool,
 }
 
 /// A running router.
@@ -90,7 +83,7 @@ impl std::fmt::Debug for Router {
 
 impl Router {
     /// Bind, read the ledger, start every part. Nothing is accepted before everything runs.
-    pub async fn start(config: Config, sources: Sources) -> anyhow::Result<Self> {
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
         let metrics = metrics::install()?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let listener = front::Listener::bind(config.listen).await?;
@@ -100,8 +93,8 @@ impl Router {
         let (ledger_service, ledger) = parts::ledger(&config).await?;
         let policy =
             policy::start(parts::policy(&config), clock.clone()).context("the policy could not start")?;
-        let (telemetry_service, telemetry) = parts::telemetry(&config, sources, clock.clone())?;
-        let assets = assets::Handle::open(&parts::assets(&config)).context("uploads could not be opened")?;
+        let (telemetry_service, telemetry) = parts::telemetry(&config, clock.clone())?;
+        let assets = assets::open(parts::assets(&config))?;
         let (sessions_service, sessions) = sessions::Service::new(parts::sessions(&config));
         let (fleet, events) = fleet::start(&config.fleet, &config.instances);
 
@@ -131,7 +124,7 @@ impl Router {
             &config.front,
             &config.limits,
         );
-        let admin = Admin::new(admin::Parts {
+        let admin = admin::router(admin::Parts {
             scheduler: scheduler.clone(),
             ledger,
             fleet: fleet.clone(),

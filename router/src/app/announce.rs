@@ -7,6 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, Discover};
 use crate::fleet;
+use crate::policy;
 use crate::tasks;
 
 use super::Router;
@@ -41,6 +42,11 @@ pub(super) async fn check(config: &Config) -> anyhow::Result<()> {
     print(&fleet::table(&instances));
     let down: Vec<_> =
         instances.iter().filter(|info| !info.is_up()).map(|info| info.id.to_string()).collect();
+    if let Some(file) = &config.policy.file {
+        let report = policy::tools::check(file, &config.policy.settings)?;
+        print(&report.to_string());
+        anyhow::ensure!(report.passed(), "the policy {} would not serve", file.display());
+    }
     anyhow::ensure!(down.is_empty(), "not reachable: {}", down.join(", "));
     print("everything is in order\n");
     Ok(())

@@ -11,11 +11,17 @@ use crate::scheduler::config::CoreConfig;
 use crate::scheduler::input::InstanceSpec;
 use crate::{assets, ledger, policy, sessions, telemetry};
 
-use super::Sources;
 
 pub(super) async fn ledger(config: &Config) -> anyhow::Result<(ledger::Service, ledger::Handle)> {
     let dir = config.state_dir().clone();
-    let config = ledger::Config { file: dir.join("ledger.db"), ..ledger::Config::default() };
+    let written = &config.ledger;
+    let config = ledger::Config {
+        file: dir.join("ledger.db"),
+        history: written.history,
+        decisions: written.decisions,
+        max_file_mib: written.max_file_mib,
+        ..ledger::Config::default()
+    };
     let open = move || {
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         Ok(ledger::Service::open(&config)?)
@@ -41,12 +47,11 @@ pub(super) fn policy(config: &Config) -> policy::Config {
 
 pub(super) fn telemetry(
     config: &Config,
-    sources: Sources,
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<(telemetry::Service, telemetry::Handle)> {
     let settings = telemetry::Config {
         nvml: config.telemetry.nvml,
-        emulated: sources.emulated_gpus,
+        emulated: config.telemetry.emulated,
         sample_ms: config.telemetry.sample_ms,
         ..telemetry::Config::default()
     };

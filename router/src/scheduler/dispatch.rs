@@ -1,13 +1,16 @@
 //! Bringing an attempt to its instance, and telling it to stop.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::assets;
 use crate::comfy::json::quote;
 use crate::fleet::{self, SubmitError};
+use crate::metrics;
 use crate::model::id::{InstanceId, UpstreamId};
-use crate::model::job::{Attempt, Job};
+use crate::model::job::{Attempt, Job, UploadRef};
 use crate::relay::Command;
 
 use super::driver::Organs;
@@ -40,6 +43,19 @@ async fn bring(organs: &Organs, job: &Job, attempt: &Attempt) -> Result<(), Sigh
             Err(not_sent(error.to_string()))
         }
         Err(error @ SubmitError::Unknown(_)) => Err(Sighting::DispatchUnknown { detail: error.to_string() }),
+    }
+}
+
+impl assets::Uploader for fleet::Handle {
+    fn epoch(&self, instance: &InstanceId) -> u64 {
+        self.instance(instance).map_or(0, |info| info.epoch)
+    }
+
+    async fn upload(&self, instance: &InstanceId, file: &UploadRef, source: &Path) -> Result<(), String> {
+        let size = tokio::fs::metadata(source).await.map_or(0, |meta| meta.len());
+        self.upload(instance, file, source).await.map_err(|error| error.to_string())?;
+        metrics::upload_staged(instance, size);
+        Ok(())
     }
 }
 
