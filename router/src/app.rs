@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::sync::mpsc;
 
-use crate::admin;
+use crate::admin::{self, Admin};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::drain;
@@ -124,7 +124,7 @@ impl Router {
             &config.front,
             &config.limits,
         );
-        let admin = admin::router(admin::Parts {
+        let admin = Admin::new(admin::Parts {
             scheduler: scheduler.clone(),
             ledger,
             fleet: fleet.clone(),

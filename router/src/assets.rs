@@ -89,16 +89,16 @@ struct InstanceFiles {
 /// same file send it once.
 type Slot = Arc<tokio::sync::Mutex<Option<Digest>>>;
 
-impl Handle {
-    /// Opens the directory and reads the journal. Blocks.
-    ///
-    /// # Errors
-    /// When the directory cannot be used. A torn or damaged journal is no error: what it does not say is forgotten.
-    pub fn open(config: &Config) -> Result<Self, OpenError> {
-        let store = Store::open(config).map_err(|error| OpenError { dir: config.dir.clone(), error })?;
-        Ok(Self { store: Arc::new(store), given: Arc::default() })
-    }
+/// Opens the directory and reads the journal. Blocks.
+///
+/// # Errors
+/// When the directory cannot be used. A torn or damaged journal is no error: what it does not say is forgotten.
+pub fn open(config: Config) -> Result<Handle, OpenError> {
+    let store = Store::open(&config).map_err(|error| OpenError { dir: config.dir, error })?;
+    Ok(Handle { store: Arc::new(store), given: Arc::default() })
+}
 
+impl Handle {
     /// Begins to keep an upload while it streams by. Dropped before it is finished, it leaves nothing.
     pub async fn record(&self) -> Result<Recording, RecordError> {
         Recording::begin(self.store.clone()).await

@@ -15,7 +15,6 @@ mod intern;
 mod learn;
 mod queue;
 mod settle;
-mod staging;
 
 pub use driver::{Organs, Service};
 pub use handle::{Accepted, Handle, QueueView, Stopped, SubmitError};

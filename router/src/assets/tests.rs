@@ -11,13 +11,13 @@ struct World {
 impl World {
     fn new(max_bytes: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let handle = Handle::open(&Config { dir: dir.path().join("assets"), max_bytes }).unwrap();
+        let handle = open(Config { dir: dir.path().join("assets"), max_bytes }).unwrap();
         Self { dir, handle, max_bytes }
     }
 
     fn restart(&mut self) {
         self.handle =
-            Handle::open(&Config { dir: self.dir.path().join("assets"), max_bytes: self.max_bytes }).unwrap();
+            open(Config { dir: self.dir.path().join("assets"), max_bytes: self.max_bytes }).unwrap();
     }
 
     async fn record(&self, file: &UploadRef, content: &str) -> Result<Digest, RecordError> {
