@@ -16,8 +16,6 @@ mod pass;
 mod queue;
 mod routes;
 mod submit;
-#[cfg(test)]
-mod tests;
 mod upload;
 mod ws;
 
