@@ -141,7 +141,7 @@ impl Summary<'_> {
         for version in &versions {
             head = head.add(Style::Dim, format!("{:>22}", watch::short(version)));
         }
-        let mut lines = vec![head.add(Style::Dim, format!("{:>11}{:>11}", "built-in", "fallbacks"))];
+        let mut lines = vec![head.add(Style::Dim, format!("{:>10}{:>11}", "built-in", "fallbacks"))];
         lines.extend(hooks.iter().map(|(hook, answers)| answers.line(hook, &versions)));
         lines.push(self.decision_time());
         lines
@@ -186,7 +186,7 @@ impl Answers<'_> {
         let counts = versions.iter().map(|version| self.by_version.get(version).copied().unwrap_or_default());
         let line = counts.fold(row(hook), |line, count| line.plain(format!("{count:>22}")));
         let style = if self.fallbacks > 0.0 { Style::Warn } else { Style::Plain };
-        line.plain(format!("{:>11}", self.built_in)).add(style, format!("{:>11}", self.fallbacks))
+        line.plain(format!("{:>10}", self.built_in)).add(style, format!("{:>11}", self.fallbacks))
     }
 }
 
