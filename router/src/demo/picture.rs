@@ -205,7 +205,7 @@ impl CardRow {
 impl DecisionRow {
     fn line(&self, width: usize) -> Line {
         let wide = width >= 96;
-        let (job, said) = if wide { (22, 18) } else { (18, 15) };
+        let (job, said) = if wide { (20, 15) } else { (18, 15) };
         let line = Line::new()
             .cell(Style::Dim, &format!("{:>4.1}s", self.age.as_secs_f64()), 5)
             .cell(Style::Plain, self.hook, 5)
