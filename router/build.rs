@@ -17,4 +17,5 @@ fn main() {
         println!("cargo::error={error}");
         process::exit(1);
     }
+    println!("cargo::metadata=policies={}", out.join("policies").display());
 }

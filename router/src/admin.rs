@@ -58,8 +58,18 @@ impl std::fmt::Debug for Parts {
 
 type Answer = Response<Body>;
 
+/// Answers the operator. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Admin(Router);
+
+impl Admin {
+    pub fn new(parts: Parts) -> Self {
+        Self(router(parts))
+    }
+}
+
 /// Every route of the operator's face.
-pub fn router(parts: Parts) -> Router {
+fn router(parts: Parts) -> Router {
     Router::new()
         .route("/", get(page::page))
         .route("/livez", get(|| async { "ok\n" }))

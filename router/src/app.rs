@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::sync::mpsc;
 
-use crate::admin;
+use crate::admin::{self, Admin};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::drain;
@@ -64,7 +64,10 @@ pub struct Router {
     sessions: sessions::Handle,
     policy: policy::Handle,
     ledger: ledger::Service,
+    /// Shutdown has begun: no longer ready.
     drain: drain::Signal,
+    /// Nothing is answered any more.
+    close: drain::Signal,
     /// Its threads end with it.
     _telemetry: telemetry::Service,
 }
@@ -107,7 +110,8 @@ impl Router {
             telemetry: telemetry.clone(),
         };
         let (scheduler_service, scheduler) = scheduler::Service::new(core, organs, from_relay, clock.clone());
-        let (signal, watch) = drain::channel();
+        let (drain, draining) = drain::channel();
+        let (close, closing) = drain::channel();
         let front = Front::new(
             front::Parts {
                 scheduler: scheduler.clone(),
@@ -120,7 +124,7 @@ impl Router {
             &config.front,
             &config.limits,
         );
-        let admin = admin::router(admin::Parts {
+        let admin = Admin::new(admin::Parts {
             scheduler: scheduler.clone(),
             ledger,
             fleet: fleet.clone(),
@@ -129,15 +133,15 @@ impl Router {
             sessions: sessions.clone(),
             metrics,
             clock,
-            drain: watch.clone(),
+            drain: draining,
             policy_file: config.policy.file.clone(),
         });
 
         tasks::spawn("sessions", OnError::Shutdown, sessions_service.run());
         tasks::spawn("relay", OnError::Shutdown, relay_service.run());
         tasks::spawn("scheduler", OnError::Shutdown, scheduler_service.run());
-        tasks::spawn("front", OnError::Shutdown, listener.run(front, watch.clone()));
-        tasks::spawn("admin", OnError::Shutdown, admin_listener.run(admin, watch));
+        tasks::spawn("front", OnError::Shutdown, listener.run(front, closing.clone()));
+        tasks::spawn("admin", OnError::Shutdown, admin_listener.run(admin, closing));
         Ok(Self {
             config,
             listen,
@@ -147,7 +151,8 @@ impl Router {
             sessions,
             policy,
             ledger: ledger_service,
-            drain: signal,
+            drain,
+            close,
             _telemetry: telemetry_service,
         })
     }
@@ -170,13 +175,14 @@ impl Router {
     /// they are taken up again at the next start.
     pub async fn shutdown(self) -> anyhow::Result<()> {
         let patience = Duration::from_secs(self.config.timeouts.drain_s);
+        self.drain.drain();
         self.scheduler.drain().await?;
         if tokio::time::timeout(patience, self.nothing_runs()).await.is_err() {
             tracing::warn!("attempts still run; they go on and are taken up again at the next start");
         }
-        self.drain.drain();
+        self.close.drain();
         self.sessions.close();
-        if let Err(left) = self.drain.drained(LAST_ANSWERS).await {
+        if let Err(left) = self.close.drained(LAST_ANSWERS).await {
             tracing::warn!(error = %left, "closing open connections");
         }
         tokio::task::spawn_blocking(move || self.ledger.close()).await?;

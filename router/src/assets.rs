@@ -31,9 +31,10 @@ pub struct Config {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error("the directory of uploads {dir}: {error}")]
-    Io { dir: PathBuf, error: std::io::Error },
+#[error("the directory of uploads {} cannot be used: {error}", dir.display())]
+pub struct OpenError {
+    pub dir: PathBuf,
+    pub error: std::io::Error,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -88,13 +89,12 @@ struct InstanceFiles {
 /// same file send it once.
 type Slot = Arc<tokio::sync::Mutex<Option<Digest>>>;
 
-/// Opens the directory and reads the journal.
+/// Opens the directory and reads the journal. Blocks.
 ///
 /// # Errors
 /// When the directory cannot be used. A torn or damaged journal is no error: what it does not say is forgotten.
 pub fn open(config: Config) -> Result<Handle, OpenError> {
-    let dir = config.dir.clone();
-    let store = Store::open(config).map_err(|error| OpenError::Io { dir, error })?;
+    let store = Store::open(&config).map_err(|error| OpenError { dir: config.dir, error })?;
     Ok(Handle { store: Arc::new(store), given: Arc::default() })
 }
 

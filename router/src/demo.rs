@@ -1,14 +1,204 @@
-//! The demo: to be replaced by the real one within the hour.
+//! `comfy-router demo`: everything in one process, to be seen at work in a minute. Four emulated instances, the real
+//! assembly of [`app`], clients that know nothing but the public API, an operator's view through the admin listener,
+//! and a policy file that is replaced while jobs run.
+//!
+//! Owns the emulators, the load and what is shown. It never reaches into the router: what it shows, any client or operator
+//! could see. It fails when a prompt was lost, ran twice, or came back with the wrong image. Called by `cli`.
+
+mod audit;
+mod board;
+mod client;
+mod http;
+mod image;
+mod instances;
+mod line;
+mod picture;
+mod random;
+mod scrape;
+mod show;
+mod stage;
+mod summary;
+mod swap;
+mod terminal;
+mod watch;
+mod workload;
+
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::app;
+use crate::config::{self, Config};
+use crate::policy::Shipped;
+use instances::Instances;
+use line::{Line, Style};
+use stage::{Outcome, Stage};
+use summary::Summary;
+
+/// Of the load: another one would do as well, but then no two runs would compare.
+const SEED: u64 = 2;
+const LOG: &str = "router.log";
+/// In-process instances answer at once.
+const LOOK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What to show.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Keep it up after the load, until Ctrl-C.
     pub stay: bool,
     pub prompts: u32,
-    pub listen: std::net::SocketAddr,
-    pub admin: std::net::SocketAddr,
+    pub listen: SocketAddr,
+    pub admin: SocketAddr,
 }
 
-pub fn run(_: &Options) -> anyhow::Result<()> {
-    anyhow::bail!("not here yet")
+/// Runs the whole demo.
+///
+/// # Errors
+/// When it cannot start, is interrupted, or anything was lost or wrong.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    ensure_free("--listen", options.listen)?;
+    ensure_free("--admin", options.admin)?;
+    let dir =
+        tempfile::Builder::new().prefix("comfy-router-demo-").tempdir().context("a temporary directory")?;
+    log_to(&dir.path().join(LOG))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(demo(options, dir.path()));
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    ended.map_err(|error| {
+        let kept = dir.keep();
+        error.context(format!("the demo failed; its ledger and {LOG} are kept in {}", kept.display()))
+    })
+}
+
+/// Said before anything starts, with the way out.
+fn ensure_free(flag: &str, address: SocketAddr) -> anyhow::Result<()> {
+    match TcpListener::bind(address) {
+        Ok(_) => Ok(()),
+        Err(error) => anyhow::bail!(
+            "cannot listen on {address}: {error}\n  choose another address with {flag} ADDRESS:PORT; port 0 takes any \
+             free one:\n  comfy-router demo --listen 127.0.0.1:0 --admin 127.0.0.1:0"
+        ),
+    }
+}
+
+/// The router's own log would tear the picture apart; it goes to a file.
+fn log_to(path: &Path) -> anyhow::Result<()> {
+    let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
+    let filter = tracing_subscriber::EnvFilter::new("info,comfyui_emulator=warn");
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(Mutex::new(file));
+    // Only a second start in one process fails, and the first one's file is as good.
+    let _ = builder.try_init();
+    Ok(())
+}
+
+async fn demo(options: &Options, dir: &Path) -> anyhow::Result<()> {
+    let instances = Instances::start().await.context("the emulated instances could not start")?;
+    let policy = dir.join("policy.wasm");
+    std::fs::write(&policy, Shipped::ModelAffinity.bytes())?;
+    let router = start(options, dir, &policy, &instances).await?;
+    let (listen, admin) = (router.listen_addr(), router.admin_addr());
+    let plan = workload::plan(options.prompts as usize, SEED);
+    let outcome = Stage::new(listen, admin, &plan, policy.clone()).await?.run(plan).await?;
+    let wrong = conclude(&outcome, &instances).await?;
+    if options.stay {
+        stay(listen, admin, &policy, &dir.join(LOG)).await;
+    } else if wrong == 0 {
+        go_on();
+    }
+    router.shutdown().await?;
+    instances.stop().await;
+    anyhow::ensure!(wrong == 0, "{wrong} things went wrong, see the summary above");
+    Ok(())
+}
+
+async fn start(
+    options: &Options,
+    dir: &Path,
+    policy: &Path,
+    instances: &Instances,
+) -> anyhow::Result<app::Router> {
+    let config = Config {
+        listen: options.listen,
+        admin: options.admin,
+        discover: config::Discover::default(),
+        fleet: config::Fleet { poll_ms: 1_000, ..config::Fleet::default() },
+        ledger: config::Ledger { dir: dir.join("state"), ..config::Ledger::default() },
+        policy: config::Policy { file: Some(policy.to_owned()), ..config::Policy::default() },
+        // The cards of this machine, if there are any, have no part in it.
+        telemetry: config::Telemetry {
+            nvml: false,
+            emulated: true,
+            sample_ms: 250,
+            ..config::Telemetry::default()
+        },
+        limits: config::Limits::default(),
+        timeouts: config::Timeouts::default(),
+        front: config::Front::default(),
+        log: config::Log::default(),
+        outputs: config::Outputs::default(),
+        instances: instances.configured(),
+    };
+    let router = app::Router::start(config).await?;
+    router.looked(LOOK_PATIENCE).await;
+    Ok(router)
+}
+
+/// Compares the accounts, prints the summary, and says how many things went wrong.
+async fn conclude(outcome: &Outcome, instances: &Instances) -> anyhow::Result<usize> {
+    let audit = audit::audit(&outcome.board, &outcome.watch, &instances.executions()).await?;
+    let metrics = outcome.watch.scrape().await?;
+    let loads: Vec<(u32, u64)> =
+        instances.cards().iter().map(|card| (card.index, card.model_loads)).collect();
+    let summary = Summary {
+        board: &outcome.board,
+        audit: &audit,
+        metrics: &metrics,
+        cards: &outcome.watch.cards,
+        loads: &loads,
+        took: outcome.took,
+    };
+    terminal::print(&summary.lines(terminal::reading_width()));
+    Ok(audit.problems.len())
+}
+
+fn go_on() {
+    let line = Line::new()
+        .plain("go on with your own ComfyUI: ")
+        .add(Style::Bold, "comfy-router serve")
+        .plain("  (README: ten-minute tour; to click around here: comfy-router demo --stay)");
+    terminal::print(&[line]);
+}
+
+async fn stay(listen: SocketAddr, admin: SocketAddr, policy: &Path, log: &Path) {
+    let row = |name: &str, text: String| Line::new().cell(Style::Bold, name, 14).plain(text);
+    terminal::print(&[
+        Line::new().plain("still up, until Ctrl-C:"),
+        row(
+            "ComfyUI API",
+            format!("http://{listen}/queue  http://{listen}/history  http://{listen}/object_info"),
+        ),
+        row("operator", format!("http://{admin}/  http://{admin}/api/fleet  http://{admin}/metrics")),
+        row("policy file", format!("{}  (copy another .wasm over it)", policy.display())),
+        row("log", log.display().to_string()),
+    ]);
+    let _ = tokio::signal::ctrl_c().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_named_with_the_way_out() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = ensure_free("--listen", address).unwrap_err().to_string();
+        assert!(error.contains(&address.to_string()) && error.contains("--listen ADDRESS:PORT"), "{error}");
+        assert!(ensure_free("--listen", "127.0.0.1:0".parse().unwrap()).is_ok());
+    }
 }

@@ -165,7 +165,11 @@ impl Handle {
 
     /// Where requests go that any instance may answer: the first that is up.
     pub fn home(&self) -> Option<InstanceId> {
-        self.board.instances().iter().find(|info| info.is_up()).map(|info| info.id.clone())
+        self.instance_of_home().map(|info| info.id)
+    }
+
+    pub fn instance_of_home(&self) -> Option<InstanceInfo> {
+        self.board.instances().iter().find(|info| info.is_up()).cloned()
     }
 
     /// Ends when every instance has been looked at once.

@@ -18,6 +18,7 @@ mod routes;
 mod submit;
 #[cfg(test)]
 mod tests;
+mod upload;
 mod ws;
 
 use std::sync::Arc;
@@ -45,6 +46,12 @@ pub struct Parts {
     pub sessions: sessions::Handle,
     pub assets: assets::Handle,
     pub clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("front::Parts")
+    }
 }
 
 /// Answers requests. Shared by every connection.

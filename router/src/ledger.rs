@@ -10,8 +10,9 @@
 //! - Commits of one caller are stored in the order of its calls, each whole or not at all.
 //! - After `Ok` the events survive `kill -9` and power failure. After an error, or without an answer, they may or may
 //!   not be there, except that [`LedgerError::Refused`] and [`LedgerError::Full`] mean that they are not.
-//! - A failed sync is never retried as if it could succeed: after [`LedgerError::Io`] everything is refused until
-//!   [`Handle::reopen`], which writes the whole log to the database file anew before it accepts anything.
+//! - A failed sync is never retried as if it could succeed: after [`LedgerError::Io`] everything is refused until the
+//!   file was reopened, which checks it and writes the whole log to the database file anew. A commit that arrives five
+//!   seconds later makes the writer try; [`Handle::reopen`] tries at once.
 
 mod error;
 mod read;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
@@ -63,6 +65,8 @@ pub struct Config {
     pub max_waiting: u32,
     /// Queries at a time.
     pub readers: u32,
+    /// After so long a commit that arrives makes the writer try to reopen a file that it has given up.
+    pub reopen_ms: u32,
 }
 
 impl Default for Config {
@@ -76,6 +80,7 @@ impl Default for Config {
             max_batch: 256,
             max_waiting: 4096,
             readers: 2,
+            reopen_ms: 5_000,
         }
     }
 }
@@ -132,6 +137,8 @@ impl Service {
             waiting: waiting.clone(),
             health: health_sender,
             checkpoint,
+            failed: None,
+            reopen_after: Duration::from_millis(config.reopen_ms.into()),
             unchecked: 0,
         };
         let spawned =

@@ -1,1 +1,63 @@
-//! stub
+//! The harness of the end-to-end tests: a fleet of emulated instances, the real `comfy-router` binary in front of it,
+//! and clients that speak ComfyUI's API. A test is a dozen lines that say what is true of the router.
+//!
+//! Nothing here waits for a length of time to pass: tests wait for an event of a client, for the gate of an emulator,
+//! or for a condition with a deadline ([`eventually`]). What the router wrote is kept when a test fails.
+
+mod binaries;
+mod books;
+mod chance;
+mod client;
+mod fleet;
+mod graphs;
+mod http;
+mod policies;
+mod process;
+mod router;
+mod sequence;
+mod socket;
+
+use std::time::Duration;
+
+pub use books::{Books, Run};
+pub use chance::Chance;
+pub use client::Client;
+pub use fleet::Fleet;
+pub use graphs::{colour_of, diffusion, loading, plain, png_of};
+pub use http::{Answer, Http};
+pub use policies::{PolicyFile, component};
+pub use process::{InstanceProcess, InstanceProcesses};
+pub use router::{Exit, Router, Serve, failed_start};
+pub use sequence::{complete, kinds};
+pub use socket::{Message, Socket};
+
+/// How long anything may take before a test gives up: many times what it takes on a slow machine.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Polls until `look` finds what it looks for.
+///
+/// # Panics
+/// When the deadline passes; `what` says what was waited for.
+pub async fn eventually<T, F>(what: &str, mut look: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let polling = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within(what, polling).await
+}
+
+/// Waits for `future`, at most until the deadline.
+///
+/// # Panics
+/// When the deadline passes; `what` says what was waited for.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let waited = tokio::time::timeout(DEADLINE, future).await;
+    waited.unwrap_or_else(|_| panic!("{what}: not within {} s", DEADLINE.as_secs()))
+}

@@ -5,12 +5,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 
+use super::Admin;
 use crate::drain::Watch;
 use crate::tasks::{self, OnError};
 
@@ -44,7 +44,7 @@ impl Listener {
     }
 
     /// Serves until `stop`.
-    pub async fn run(self, router: Router, stop: Watch) {
+    pub async fn run(self, admin: Admin, stop: Watch) {
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
@@ -54,7 +54,7 @@ impl Listener {
                 tokio::time::sleep(PAUSE).await;
                 continue;
             };
-            let service = TowerToHyperService::new(router.clone());
+            let service = TowerToHyperService::new(admin.0.clone());
             tasks::spawn("operator connection", OnError::Log, async move {
                 let mut builder = http1::Builder::new();
                 builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);

@@ -14,9 +14,7 @@ pub(super) fn start(config: &Log) -> anyhow::Result<()> {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // Only a second start fails, and the first one's settings are as good.
     let _ = match config.format {
-        LogFormat::Text => {
-            builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).try_init()
-        }
+        LogFormat::Text => builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     Ok(())

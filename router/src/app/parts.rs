@@ -11,17 +11,9 @@ use crate::scheduler::config::CoreConfig;
 use crate::scheduler::input::InstanceSpec;
 use crate::{assets, ledger, policy, sessions, telemetry};
 
-
 pub(super) async fn ledger(config: &Config) -> anyhow::Result<(ledger::Service, ledger::Handle)> {
     let dir = config.state_dir().clone();
-    let written = &config.ledger;
-    let config = ledger::Config {
-        file: dir.join("ledger.db"),
-        history: written.history,
-        decisions: written.decisions,
-        max_file_mib: written.max_file_mib,
-        ..ledger::Config::default()
-    };
+    let config = ledger::Config::from(&config.ledger);
     let open = move || {
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         Ok(ledger::Service::open(&config)?)
@@ -49,12 +41,7 @@ pub(super) fn telemetry(
     config: &Config,
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<(telemetry::Service, telemetry::Handle)> {
-    let settings = telemetry::Config {
-        nvml: config.telemetry.nvml,
-        emulated: config.telemetry.emulated,
-        sample_ms: config.telemetry.sample_ms,
-        ..telemetry::Config::default()
-    };
+    let settings = telemetry::Config::from(&config.telemetry);
     let (service, handle) = telemetry::Service::start(&settings, clock)?;
     let target = |(index, instance): (u32, &crate::config::Instance)| telemetry::Target {
         instance: instance.name.clone(),

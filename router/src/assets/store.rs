@@ -45,7 +45,7 @@ struct State {
 }
 
 impl Store {
-    pub(super) fn open(config: Config) -> io::Result<Self> {
+    pub(super) fn open(config: &Config) -> io::Result<Self> {
         let (contents, incoming) = (config.dir.join("contents"), config.dir.join("incoming"));
         std::fs::create_dir_all(&contents)?;
         // What an earlier run did not finish.
@@ -58,7 +58,7 @@ impl Store {
         let journal = Journal::replace(&path, named)?;
         let uses = AtomicU64::new(state.contents.len() as u64);
         let (state, journal) = (Mutex::new(state), Mutex::new(journal));
-        Ok(Self { dir: config.dir, max_bytes: config.max_bytes, state, journal, uses })
+        Ok(Self { dir: config.dir.clone(), max_bytes: config.max_bytes, state, journal, uses })
     }
 
     pub(super) fn max_bytes(&self) -> u64 {

@@ -114,7 +114,11 @@ impl Pool {
         let (head, body) = response.into_parts();
         let mut answer = Answer { body, conn: Some(conn), pool: self.clone() };
         if answer.body.is_end_stream() {
-            std::future::poll_fn(|cx| Poll::Ready(answer.give_back(cx))).await;
+            std::future::poll_fn(|cx| {
+                answer.give_back(cx);
+                Poll::Ready(())
+            })
+            .await;
         }
         Response::from_parts(head, answer)
     }

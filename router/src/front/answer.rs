@@ -103,7 +103,7 @@ pub(super) fn not_submitted(failed: &SubmitError) -> Answer {
             ("policy", "rejected_by_policy", *status, *retry_after_s)
         }
         Refusal::Draining => ("draining", "draining", 503, Some(SOON)),
-        Refusal::Storage(_) => ("ledger", "not_stored", 507, Some(SOON)),
+        Refusal::Storage { full, .. } => ("ledger", "not_stored", if *full { 507 } else { 503 }, Some(SOON)),
     };
     metrics::job_refused(word);
     let code = StatusCode::from_u16(code).unwrap_or(StatusCode::FORBIDDEN);
@@ -165,7 +165,7 @@ mod tests {
         let cases = [
             (Refusal::QueueFull { queued: 5, limit: 5 }, 429, true),
             (Refusal::Draining, 503, true),
-            (Refusal::Storage("disk".into()), 507, true),
+            (Refusal::Storage { full: true, reason: "disk".into() }, 507, true),
             (
                 Refusal::Policy { status: 403, retry_after_s: None, reason: "no batch at night".into() },
                 403,

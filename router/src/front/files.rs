@@ -1,4 +1,4 @@
-//! Files: `/view` from the instance that has them, uploads to the home instance.
+//! `/view`: files, from the instance that has them.
 
 use axum::body::Body;
 use hyper::{Request, StatusCode, Uri};
@@ -41,14 +41,6 @@ impl Front {
             found.inspect_err(|error| tracing::warn!(error = %error, "file could not be located")).ok()??;
         self.parts.fleet.instance(&found).map(|info| info.id)
     }
-
-    pub(super) async fn upload(&self, call: Call) -> Answered {
-        let Some(home) = self.parts.fleet.home() else { return Ok(answer::no_instance()) };
-        let limited = limited(call.request, self.limits.upload_bytes)?;
-        let answer = self.pass(&home, limited).await;
-        self.parts.fleet.refresh(&home);
-        Ok(answer)
-    }
 }
 
 /// The request with another `subfolder`, everything else as the client wrote it.
@@ -67,17 +59,6 @@ fn with_subfolder(mut request: Request<Body>, subfolder: &str) -> Request<Body> 
     request
 }
 
-/// An upload is streamed; the limit ends it in the middle, or before it begins when its length is announced.
-fn limited(request: Request<Body>, limit: u64) -> Result<Request<Body>, answer::Failed> {
-    let length = request.headers().get(hyper::header::CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > limit) {
-        return Err(answer::too_large(limit).into());
-    }
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    Ok(request.map(|body| Body::new(http_body_util::Limited::new(body, limit))))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,15 +75,5 @@ mod tests {
             uri("%73ubfolder=~gpu0&filename=a&subfolder=~gpu1", ""),
             "/api/view?filename=a&subfolder="
         );
-    }
-
-    #[test]
-    fn an_upload_that_says_it_is_too_large_is_not_begun() {
-        let request = |length: &str| {
-            Request::post("/upload/image").header("content-length", length).body(Body::empty()).unwrap()
-        };
-        assert_eq!(limited(request("101"), 100).unwrap_err().0.status(), 413);
-        assert!(limited(request("100"), 100).is_ok());
-        assert!(limited(request("many"), 100).is_ok());
     }
 }

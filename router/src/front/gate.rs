@@ -85,7 +85,9 @@ impl Gate {
         if site == Some("cross-site") && !navigates {
             return Some("a page of another site may not use this router");
         }
-        let browser = origin.is_some() || site.is_some() || headers.contains_key(ACCEPT_LANGUAGE);
+        // Every browser names languages, and no page can stop it; `*` is what Node says.
+        let languages = header(ACCEPT_LANGUAGE).is_some_and(|languages| languages != "*");
+        let browser = origin.is_some() || site.is_some() || languages;
         if browser && !self.is_own(host_name(&host)) {
             return Some("this host name is not the router's; add it to front.allowed_hosts if it is");
         }

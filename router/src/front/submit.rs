@@ -14,7 +14,7 @@ use crate::comfy::graph::{self, Analysis};
 use crate::comfy::{PromptError, Submission, history, json, prompt};
 use crate::metrics;
 use crate::model::id::JobId;
-use crate::model::job::{Job, JobClass, Number};
+use crate::model::job::{Body, Job, JobClass, Number};
 
 /// Of one kept header.
 const MAX_HEADER: usize = 1_024;
@@ -33,7 +33,8 @@ impl Front {
         }
         let found = graph::analyse(&submission, &catalogue).map_err(refused)?;
         let node_errors = found.node_errors.clone();
-        let job = self.job_of(submission, found, call.caller.tenant, &headers);
+        let input_kib = self.gather(&found.needs.uploads).await;
+        let job = self.job_of(submission, found, call.caller.tenant, &headers, input_kib);
         match self.parts.scheduler.submit(job).await {
             Ok(accepted) => Ok(answer::json_text(format!(
                 r#"{{"prompt_id": {}, "number": {}, "node_errors": {node_errors}}}"#,
@@ -44,19 +45,30 @@ impl Front {
         }
     }
 
-    fn job_of(&self, submission: Submission, found: Analysis, tenant: String, headers: &HeaderMap) -> Job {
+    fn job_of(
+        &self,
+        submission: Submission,
+        found: Analysis,
+        tenant: String,
+        headers: &HeaderMap,
+        kib: u32,
+    ) -> Job {
         let minted = || Uuid::new_v4().to_string();
+        let class = class(headers, &submission.extra_data);
+        let prompt_id = submission.prompt_id.clone().unwrap_or_else(minted);
+        let (client_id, requested) = (submission.client_id.clone(), submission.requested);
+        let body = submission.into_body(found.outputs, self.kept(headers));
         Job {
             id: JobId::mint(),
-            prompt_id: submission.prompt_id.clone().unwrap_or_else(minted),
+            prompt_id,
             // The scheduler counts.
             number: Number::Counted(0),
-            client_id: submission.client_id.clone(),
+            client_id,
             tenant,
-            class: class(headers, &submission.extra_data),
-            requested: submission.requested,
+            class,
+            requested,
             accepted_at: self.parts.clock.now().wall,
-            body: Arc::new(submission.into_body(found.outputs, self.kept(headers))),
+            body: Arc::new(Body { input_kib: kib, ..body }),
             needs: Arc::new(found.needs),
         }
     }

@@ -18,8 +18,8 @@ pub enum LedgerError {
     /// The disk, or the size the operator allows, is full. Nothing was stored; later commits are tried again.
     #[error("no room left for the ledger {}: free some, or raise `ledger.max_file_mib`", file.display())]
     Full { file: PathBuf },
-    /// Writing failed in a way after which durability cannot be trusted. Nothing more is accepted until
-    /// [`reopen`](super::Handle::reopen) succeeds. The failed commit may or may not be there after that.
+    /// Writing failed in a way after which durability cannot be trusted. Nothing more is accepted until the file was
+    /// [reopened](super::Handle::reopen). The failed commit may or may not be there after that.
     #[error("the ledger {} cannot be written: {reason}; it accepts nothing until it is reopened", file.display())]
     Io { file: PathBuf, reason: Arc<str> },
     /// Another program holds the file's lock. Nothing was stored; later commits are tried again.

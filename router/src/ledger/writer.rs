@@ -48,6 +48,9 @@ pub(super) struct Writer {
     /// The error after which nothing is accepted, if any.
     pub(super) health: watch::Sender<Option<LedgerError>>,
     pub(super) checkpoint: SyncSender<()>,
+    /// When the file was given up, or last tried in vain to be reopened.
+    pub(super) failed: Option<Instant>,
+    pub(super) reopen_after: Duration,
     pub(super) unchecked: usize,
 }
 
@@ -101,6 +104,11 @@ impl Writer {
         if batch.is_empty() {
             return;
         }
+        if self.failed.is_some_and(|at| at.elapsed() >= self.reopen_after)
+            && let Err(error) = self.reopen()
+        {
+            tracing::warn!(error = %error, "ledger cannot be reopened");
+        }
         let started = Instant::now();
         let events = batch.iter().map(|w| w.records.len()).sum();
         let outcome = self.transact(&batch);
@@ -129,6 +137,7 @@ impl Writer {
             return;
         }
         if self.conn.take().is_some() {
+            self.failed = Some(Instant::now());
             tracing::error!(error = %error, "ledger accepts nothing until it is reopened");
             self.health.send_replace(Some(error.clone()));
         }
@@ -143,9 +152,9 @@ impl Writer {
     }
 
     fn reopen(&mut self) -> Result<(), OpenError> {
-        self.conn = None;
-        let conn = schema::open_writer(&self.file, self.max_file_mib)?;
-        self.conn = Some(conn);
+        (self.conn, self.failed) = (None, Some(Instant::now()));
+        self.conn = Some(schema::open_writer(&self.file, self.max_file_mib)?);
+        self.failed = None;
         self.health.send_replace(None);
         tracing::info!(file = %self.file.display(), "ledger reopened");
         Ok(())

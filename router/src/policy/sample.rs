@@ -84,7 +84,7 @@ fn gpu(n: u32) -> GpuView {
         slowdown_margin_c: Some(50.0 - (n % 60) as f32),
         power_mw: Some(150_000),
         power_limit_mw: Some(450_000),
-        throttled: Some(n % 17 == 0),
+        throttled: Some(n.is_multiple_of(17)),
         reading_age_ms: Some(n * 40),
     }
 }
@@ -107,7 +107,7 @@ fn candidate(n: u32) -> Candidate {
         run_ms: (n % 6 != 5).then_some(15_000 + n * 10),
         gpu: gpu(n),
         failures: u32::from(n % 9 == 8),
-        same_signature: n % 10 == 0,
+        same_signature: n.is_multiple_of(10),
     }
 }
 
@@ -119,7 +119,7 @@ pub(crate) fn instances(count: usize) -> Vec<InstanceView> {
             draining: n % 16 == 15,
             running: n % 2,
             pending: n % 3,
-            idle_ms: (n % 2 == 0).then_some(n * 10_000),
+            idle_ms: n.is_multiple_of(2).then_some(n * 10_000),
             models_resident: n % 4,
             gpu: gpu(n),
             failures: n % 3,
@@ -182,7 +182,7 @@ pub(crate) fn outcomes(count: usize) -> Vec<AttemptReport> {
             kind: kinds[n as usize % kinds.len()],
             wait_ms: n * 100,
             run_ms: 15_000,
-            predicted_ms: (n % 2 == 0).then_some(14_000),
+            predicted_ms: n.is_multiple_of(2).then_some(14_000),
             load_ms: n % 3 * 3_000,
         })
         .collect()
@@ -203,7 +203,7 @@ pub(crate) fn questions(n: u32, size: usize) -> Vec<Question> {
         elapsed_ms: 60_000,
         silent_ms: 9_000,
         nodes_done: 3,
-        node_percent: (n % 2 == 0).then_some(40.0),
+        node_percent: n.is_multiple_of(2).then_some(40.0),
     };
     vec![
         Question::Intake { job: job_of(n), load: load() },

@@ -13,10 +13,10 @@ use super::wasm::{CallError, Guest};
 use crate::clock::Tick;
 use crate::metrics;
 use crate::model::decision::{
-    Admission, Answer, Consultation, Decided, DecisionRecord, Fallback, Hook, Limits, PolicyVersion,
-    Priority, Question,
+    Admission, Answer, AttemptReport, Consultation, Decided, DecisionRecord, Failure, Fallback, Hook, Limit,
+    Limits, PolicyVersion, Priority, Progress, Question, RouteDecision, TimeoutDecision,
 };
-use crate::model::view::JobView;
+use crate::model::view::{Candidate, InstanceView, JobView, Load};
 
 pub(crate) struct Turn<'a> {
     service: &'a mut Service,
@@ -35,75 +35,85 @@ impl<'a> Turn<'a> {
     }
 
     pub(crate) fn take(mut self) -> Decided {
-        let asked = self.asked;
-        let context = &asked.context;
-        let answer = match &asked.question {
-            Question::Intake { job, .. } => self.intake(job),
+        let answer = match &self.asked.question {
+            Question::Intake { job, load } => self.intake(job, load),
             Question::Reassess { job } => {
                 let (priority, limits) = (self.priority(job), self.limits(job));
                 Answer::Reassess { priority, limits }
             }
-            Question::Route { job, candidates } => Answer::Route(self.ask(
-                Hook::Route,
-                |guest, check| {
-                    let decision = check.route(guest.route(asked, job, candidates)?, candidates)?;
-                    let reason = decision.reason.clone();
-                    Ok((decision, reason))
-                },
-                |_| {
-                    let decision = native::route(candidates);
-                    let reason = decision.reason.clone();
-                    (decision, reason)
-                },
-                |decision| record::said_route(&decision.route, candidates, context),
-            )),
-            Question::OnTimeout { job, limit, progress } => Answer::OnTimeout(self.ask(
-                Hook::OnTimeout,
-                |guest, check| {
-                    let decision = check.timeout(guest.on_timeout(asked, job, *limit, progress)?);
-                    let reason = record::timeout_reason(&decision);
-                    Ok((decision, reason))
-                },
-                |service| {
-                    let decision = native::on_timeout(job, *limit, progress, &service.config);
-                    let reason = record::timeout_reason(&decision);
-                    (decision, reason)
-                },
-                record::said_timeout,
-            )),
-            Question::OnFailure { job, failure } => Answer::OnFailure(self.ask(
-                Hook::OnFailure,
-                |guest, check| Ok(unexplained(check.recovery(guest.on_failure(asked, job, failure)?))),
-                |service| unexplained(native::on_failure(failure, &service.config)),
-                record::said_recovery,
-            )),
-            Question::Tick { instances } => Answer::Tick(self.ask(
-                Hook::Tick,
-                |guest, check| Ok(unexplained(check.orders(guest.tick(asked, instances)?, instances)?)),
-                |_| unexplained(native::tick()),
-                |orders| record::said_orders(orders, context),
-            )),
-            Question::Observe { outcomes } => {
-                self.ask(
-                    Hook::Observe,
-                    |guest, _| Ok(unexplained(guest.observe(asked, outcomes)?)),
-                    |_| unexplained(()),
-                    |()| String::new(),
-                );
-                Answer::Observe
-            }
+            Question::Route { job, candidates } => self.route(job, candidates),
+            Question::OnTimeout { job, limit, progress } => self.on_timeout(job, *limit, progress),
+            Question::OnFailure { job, failure } => self.on_failure(job, failure),
+            Question::Tick { instances } => self.tick(instances),
+            Question::Observe { outcomes } => self.observe(outcomes),
         };
         Decided { answer, records: self.records }
     }
 
-    fn intake(&mut self, job: &JobView) -> Answer {
+    fn route(&mut self, job: &JobView, candidates: &[Candidate]) -> Answer {
+        let asked = self.asked;
+        let with_reason = |decision: RouteDecision| {
+            let reason = decision.reason.clone();
+            (decision, reason)
+        };
+        Answer::Route(self.ask(
+            Hook::Route,
+            |guest, check| Ok(with_reason(check.route(guest.route(asked, job, candidates)?, candidates)?)),
+            |_| with_reason(native::route(candidates)),
+            |decision| record::said_route(&decision.route, candidates, &asked.context),
+        ))
+    }
+
+    fn on_timeout(&mut self, job: &JobView, limit: Limit, progress: &Progress) -> Answer {
+        let asked = self.asked;
+        let with_reason = |decision: TimeoutDecision| {
+            let reason = record::timeout_reason(&decision);
+            (decision, reason)
+        };
+        Answer::OnTimeout(self.ask(
+            Hook::OnTimeout,
+            |guest, check| Ok(with_reason(check.timeout(guest.on_timeout(asked, job, limit, progress)?))),
+            |service| with_reason(native::on_timeout(job, limit, progress, &service.config)),
+            record::said_timeout,
+        ))
+    }
+
+    fn on_failure(&mut self, job: &JobView, failure: &Failure) -> Answer {
+        let asked = self.asked;
+        Answer::OnFailure(self.ask(
+            Hook::OnFailure,
+            |guest, check| Ok(unexplained(check.recovery(guest.on_failure(asked, job, failure)?))),
+            |service| unexplained(native::on_failure(failure, &service.config)),
+            record::said_recovery,
+        ))
+    }
+
+    fn tick(&mut self, instances: &[InstanceView]) -> Answer {
+        let asked = self.asked;
+        Answer::Tick(self.ask(
+            Hook::Tick,
+            |guest, check| Ok(unexplained(check.orders(guest.tick(asked, instances)?, instances)?)),
+            |_| unexplained(native::tick()),
+            |orders| record::said_orders(orders, &asked.context),
+        ))
+    }
+
+    fn observe(&mut self, outcomes: &[AttemptReport]) -> Answer {
+        let asked = self.asked;
+        self.ask(
+            Hook::Observe,
+            |guest, _| Ok(unexplained(guest.observe(asked, outcomes)?)),
+            |_| unexplained(()),
+            |()| String::new(),
+        );
+        Answer::Observe
+    }
+
+    fn intake(&mut self, job: &JobView, load: &Load) -> Answer {
         let asked = self.asked;
         let admission = self.ask(
             Hook::Admit,
             |guest, check| {
-                let Question::Intake { load, .. } = &asked.question else {
-                    return Ok(unexplained(Admission::Admit));
-                };
                 let admission = check.admission(guest.admit(asked, job, load)?);
                 let reason = match &admission {
                     Admission::Reject { reason, .. } => reason.clone(),

@@ -27,7 +27,9 @@ use crate::model::view::{Context, InstanceTexts, JobTexts, JobView, Totals};
 
 use super::capacity::{Instance, Live};
 use super::config::CoreConfig;
-use super::input::{Action, Ending, Input, InstanceReport, InstanceSpec, RequestId, Restored, Ticket};
+use super::input::{
+    Action, Ending, Input, InstanceReport, InstanceSpec, Refusal, RequestId, Restored, Ticket,
+};
 use super::intern::Interner;
 use super::learn::Learned;
 use super::queue::{Queue, Waiting};
@@ -225,7 +227,7 @@ impl Core {
             Input::Interrupt { request, target } => self.interrupt(request, &target),
             Input::Decided { ticket, decided } => self.decided(ticket, decided),
             Input::Committed { ticket } => self.committed(ticket),
-            Input::CommitFailed { ticket, error } => self.commit_failed(ticket, error),
+            Input::CommitFailed { ticket, full, error } => self.commit_failed(ticket, full, error),
             Input::Instance { index, change } => self.instance_changed(index, change),
             Input::Attempt { job, number, sighting } => self.sighted(job, number, sighting),
             Input::Readings(readings) => self.readings(readings),
@@ -296,9 +298,11 @@ impl Core {
         }
     }
 
-    fn commit_failed(&mut self, ticket: Ticket, error: String) {
+    fn commit_failed(&mut self, ticket: Ticket, full: bool, reason: String) {
         match self.committing.remove(&ticket) {
-            Some(Then::Accept { request, job }) => self.not_accepted(request, job, error),
+            Some(Then::Accept { request, job }) => {
+                self.not_accepted(request, job, Refusal::Storage { full, reason });
+            }
             Some(Then::Start { job }) => self.not_started(job),
             Some(Then::Deleted { request, jobs }) => self.not_deleted(request, &jobs),
             Some(Then::End { .. } | Then::Requeue { .. }) | None => {}

@@ -278,7 +278,10 @@ impl Service {
                 result = ledger.commit(events.clone()).await;
             }
             match result {
-                Err(error) if !insist => Input::CommitFailed { ticket, error: error.to_string() },
+                Err(error) if !insist => {
+                    let full = matches!(error, LedgerError::Full { .. });
+                    Input::CommitFailed { ticket, full, error: error.to_string() }
+                }
                 _ => {
                     accepted.into_iter().for_each(metrics::job_accepted);
                     Input::Committed { ticket }

@@ -45,6 +45,7 @@ pub enum Input {
     },
     CommitFailed {
         ticket: Ticket,
+        full: bool,
         error: String,
     },
     Instance {
@@ -242,9 +243,9 @@ pub enum Refusal {
     /// 503
     #[error("the router is draining and takes no new prompts")]
     Draining,
-    /// 507
-    #[error("the prompt could not be stored: {0}")]
-    Storage(String),
+    /// 507 when the disk is full, 503 otherwise.
+    #[error("the prompt could not be stored: {reason}")]
+    Storage { full: bool, reason: String },
 }
 
 #[derive(Debug, Clone)]

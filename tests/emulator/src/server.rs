@@ -1,5 +1,6 @@
 //! The HTTP and websocket face of a server life: accept loop, route table, aiohttp's manners.
 
+mod custom_routes;
 mod emulator_routes;
 mod files;
 mod guard;
@@ -81,6 +82,7 @@ fn router(life: &App) -> Router {
         .layer(middleware::from_fn(guard::origin))
         .layer(middleware::from_fn(guard::cache_control))
         .layer(middleware::from_fn_with_state(Arc::clone(life), guard::frozen))
+        .merge(custom_routes::router())
         .merge(emulator_routes::router())
         .with_state(Arc::clone(life))
 }

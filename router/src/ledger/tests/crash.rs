@@ -206,3 +206,20 @@ async fn after_a_failed_write_nothing_is_accepted_until_reopened() {
     let open = world.ledger.open_jobs().await.expect("reads");
     assert_eq!(open.iter().map(|o| &*o.job.prompt_id).collect::<Vec<_>>(), ["before", "after"]);
 }
+
+#[tokio::test]
+async fn a_later_commit_makes_the_writer_reopen_the_file() {
+    let world = World::with(|config| config.reopen_ms = 0);
+    let thief = rusqlite::Connection::open(&world.config.file).expect("opens");
+    thief.execute_batch("ALTER TABLE body RENAME TO elsewhere").expect("renames");
+    for _ in 0..2 {
+        let error = world.ledger.commit(vec![accepted(&job("during"))]).await.expect_err("cannot write");
+        assert!(error.is_fatal(), "{error:?}");
+    }
+    thief.execute_batch("ALTER TABLE elsewhere RENAME TO body").expect("renames back");
+    drop(thief);
+    world.ledger.commit(vec![accepted(&job("after"))]).await.expect("is written again");
+    assert!(world.ledger.health().borrow().is_none());
+    let open = world.ledger.open_jobs().await.expect("reads");
+    assert_eq!(open.iter().map(|o| &*o.job.prompt_id).collect::<Vec<_>>(), ["after"]);
+}

@@ -2,7 +2,6 @@
 //! a lock or leaves the process, and none shows a credential.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::value::RawValue;
@@ -253,6 +252,7 @@ impl wit::log::Host for State {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use super::wit::workflow::Host as _;

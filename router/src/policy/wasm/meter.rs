@@ -37,7 +37,7 @@ impl Meter {
     pub(super) fn spend(&mut self) -> Result<(), Stop> {
         self.calls_left = self.calls_left.checked_sub(1).ok_or(Stop::HostCalls)?;
         // The grace is the tick that the epoch deadline has on top, too.
-        if self.calls_left % 16 == 0 && Instant::now() > self.ends + Duration::from_millis(1) {
+        if self.calls_left.is_multiple_of(16) && Instant::now() > self.ends + Duration::from_millis(1) {
             return Err(Stop::Deadline);
         }
         Ok(())

@@ -147,10 +147,10 @@ impl Core {
         self.status();
     }
 
-    pub(super) fn not_accepted(&mut self, request: RequestId, id: JobId, error: String) {
+    pub(super) fn not_accepted(&mut self, request: RequestId, id: JobId, refusal: Refusal) {
         self.recount(id, |t| t.queued -= 1);
         self.forget(id);
-        self.out.push(Action::Reply { request, reply: Reply::Refused(Refusal::Storage(error)) });
+        self.out.push(Action::Reply { request, reply: Reply::Refused(refusal) });
     }
 
     /// Drop an entry whose end is durable, or that never was.

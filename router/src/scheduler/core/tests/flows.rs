@@ -130,7 +130,7 @@ fn what_cannot_be_stored_is_not_accepted() {
     world.ledger_fails = true;
     let request = world.submit();
     world.settle();
-    assert!(matches!(world.replies[&request], Reply::Refused(Refusal::Storage(_))));
+    assert!(matches!(world.replies[&request], Reply::Refused(Refusal::Storage { full: true, .. })));
     assert_eq!(world.core.remaining(), 0);
     world.ledger_fails = false;
     world.submit();

@@ -140,7 +140,7 @@ impl World {
                 self.input(Input::Decided { ticket, decided });
             }
             Action::Commit { ticket, insist: false, .. } if self.ledger_fails => {
-                self.input(Input::CommitFailed { ticket, error: "disk full".into() });
+                self.input(Input::CommitFailed { ticket, full: true, error: "disk full".into() });
             }
             Action::Commit { ticket, events, .. } => {
                 self.store(events);

@@ -1,0 +1,63 @@
+//! Workflows and the pictures that come out of them.
+
+use serde_json::{Value, json};
+
+/// One picture of one colour (`0xRRGGBB`), saved under a name that every job and every instance uses.
+pub fn plain(colour: u32) -> Value {
+    json!({
+        "1": { "class_type": "EmptyImage",
+               "inputs": { "width": 32, "height": 16, "batch_size": 1, "color": colour } },
+        "2": { "class_type": "SaveImage", "inputs": { "images": ["1", 0], "filename_prefix": "ComfyUI" } },
+    })
+}
+
+/// The uploaded picture of this name, saved again.
+pub fn loading(upload: &str) -> Value {
+    json!({
+        "1": { "class_type": "LoadImage", "inputs": { "image": upload } },
+        "2": { "class_type": "SaveImage", "inputs": { "images": ["1", 0], "filename_prefix": "ComfyUI" } },
+    })
+}
+
+/// Text to image with one of the emulator's standard checkpoints.
+pub fn diffusion(checkpoint: &str, seed: u64, steps: u32) -> Value {
+    json!({
+        "1": { "class_type": "CheckpointLoaderSimple", "inputs": { "ckpt_name": checkpoint } },
+        "2": { "class_type": "CLIPTextEncode", "inputs": { "text": "a fox", "clip": ["1", 1] } },
+        "3": { "class_type": "CLIPTextEncode", "inputs": { "text": "", "clip": ["1", 1] } },
+        "4": { "class_type": "EmptyLatentImage", "inputs": { "width": 64, "height": 64, "batch_size": 1 } },
+        "5": { "class_type": "KSampler", "inputs": {
+            "model": ["1", 0], "seed": seed, "steps": steps, "cfg": 7.0, "sampler_name": "euler",
+            "scheduler": "normal", "positive": ["2", 0], "negative": ["3", 0], "latent_image": ["4", 0],
+            "denoise": 1.0 } },
+        "6": { "class_type": "VAEDecode", "inputs": { "samples": ["5", 0], "vae": ["1", 2] } },
+        "7": { "class_type": "SaveImage", "inputs": { "images": ["6", 0], "filename_prefix": "fox" } },
+    })
+}
+
+/// The colour of a picture's first pixel, `0xRRGGBB`.
+///
+/// # Panics
+/// When the bytes are not a PNG in colour.
+pub fn colour_of(png: &[u8]) -> u32 {
+    let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().expect("a PNG");
+    let mut pixels = vec![0; reader.output_buffer_size().expect("a size")];
+    reader.next_frame(&mut pixels).expect("pixels");
+    u32::from_be_bytes([0, pixels[0], pixels[1], pixels[2]])
+}
+
+/// A small picture of one colour.
+///
+/// # Panics
+/// Never: the picture is always the same size.
+pub fn png_of(colour: u32) -> Vec<u8> {
+    const SIDE: u32 = 8;
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, SIDE, SIDE);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header().expect("a header");
+    let [_, red, green, blue] = colour.to_be_bytes();
+    writer.write_image_data(&[red, green, blue].repeat((SIDE * SIDE) as usize)).expect("pixels");
+    writer.finish().expect("an end");
+    bytes
+}

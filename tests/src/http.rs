@@ -1,0 +1,126 @@
+//! A plain HTTP client: answers as they are.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, body::Incoming};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde_json::Value;
+
+use crate::within;
+
+/// Requests to one server.
+#[derive(Debug, Clone)]
+pub struct Http {
+    client: Client<HttpConnector, Full<Bytes>>,
+    base: String,
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// # Panics
+    /// When the body is not JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{} is not JSON ({error}): {}", self.status, self.text()))
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// This answer, if it is a 200.
+    ///
+    /// # Panics
+    /// When it is another one.
+    pub fn ok(self) -> Self {
+        assert_eq!(self.status, StatusCode::OK, "{}", self.text());
+        self
+    }
+}
+
+impl Http {
+    /// `base` is `http://HOST:PORT`.
+    pub fn new(base: &str) -> Self {
+        Self { client: Client::builder(TokioExecutor::new()).build_http(), base: base.to_owned() }
+    }
+
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// # Errors
+    /// When the server cannot be reached or breaks off.
+    pub async fn try_send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> anyhow::Result<Answer> {
+        let whole = async {
+            let (parts, body) = self.begin(method, path, headers, body).await?.into_parts();
+            let body = body.collect().await?.to_bytes();
+            Ok(Answer { status: parts.status, headers: parts.headers, body })
+        };
+        within(path, whole).await
+    }
+
+    /// Sends and gives the answer as soon as its head is there.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or breaks off.
+    pub async fn begin(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> anyhow::Result<Response<Incoming>> {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Ok(self.client.request(request.body(Full::new(body.into()))?).await?)
+    }
+
+    pub async fn send(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Answer {
+        self.try_send(method, path, &[], body).await.unwrap_or_else(|error| panic!("{path}: {error:#}"))
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, Bytes::new()).await
+    }
+
+    pub async fn get_json(&self, path: &str) -> Value {
+        self.get(path).await.ok().json()
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::POST, path, body.to_string()).await
+    }
+
+    /// `POST /upload/image` of one file.
+    pub async fn upload(&self, name: &str, content: &[u8]) -> Answer {
+        let head = format!(
+            "--xyz\r\nContent-Disposition: form-data; name=\"image\"; filename=\"{name}\"\r\n\
+             Content-Type: image/png\r\n\r\n"
+        );
+        let body = [head.as_bytes(), content, b"\r\n--xyz--\r\n"].concat();
+        let headers = [("content-type", "multipart/form-data; boundary=xyz")];
+        let answer = self.try_send(Method::POST, "/upload/image", &headers, body).await;
+        answer.unwrap_or_else(|error| panic!("upload: {error:#}"))
+    }
+}

@@ -1,0 +1,247 @@
+//! The real binary, started as an operator starts it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use futures_util::FutureExt;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Http, binaries, eventually, process::Process, within};
+
+/// What `comfy-router serve` is told.
+#[derive(Debug, Clone, Default)]
+pub struct Serve {
+    arguments: Vec<String>,
+    instances: usize,
+}
+
+impl Serve {
+    /// In front of these instances, each `name=url`.
+    pub fn over(instances: Vec<String>) -> Self {
+        let count = instances.len();
+        let arguments = instances.into_iter().flat_map(|instance| ["--instance".to_owned(), instance]);
+        Self { arguments: arguments.collect(), instances: count }
+    }
+
+    /// One more setting, `key=value`.
+    #[must_use]
+    pub fn set(self, setting: &str) -> Self {
+        self.argument("--set", setting)
+    }
+
+    #[must_use]
+    pub fn policy(self, file: &Path) -> Self {
+        self.argument("--policy", file.to_str().expect("UTF-8"))
+    }
+
+    #[must_use]
+    pub fn argument(mut self, flag: &str, value: &str) -> Self {
+        self.arguments.extend([flag.to_owned(), value.to_owned()]);
+        self
+    }
+
+    /// Starts it on any free ports, and waits until every instance is up.
+    pub async fn start(self) -> Router {
+        let folder = tempfile::tempdir().expect("a folder");
+        let addresses = ("127.0.0.1:0".to_owned(), "127.0.0.1:0".to_owned());
+        let (process, url, admin) = ready(&self, folder.path(), &addresses).await;
+        let instances = self.instances;
+        let router = Router { serve: self, folder: Some(folder), process, url, admin };
+        router.instances_up(instances).await;
+        router
+    }
+}
+
+/// A running router. When its test fails, what it wrote is kept and its last words are shown.
+#[derive(Debug)]
+pub struct Router {
+    serve: Serve,
+    folder: Option<TempDir>,
+    process: Process,
+    url: String,
+    admin: String,
+}
+
+impl Router {
+    /// Where clients connect.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub fn http(&self) -> Http {
+        Http::new(&self.url)
+    }
+
+    /// Where operators connect.
+    pub fn admin(&self) -> Http {
+        Http::new(&self.admin)
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        state(self.folder())
+    }
+
+    /// Everything it wrote so far, over all its lives.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(log(self.folder())).unwrap_or_default()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// SIGTERM.
+    pub fn terminate(&self) {
+        self.process.terminate();
+    }
+
+    /// Waits for its end; gives the exit code.
+    pub async fn ended(&mut self) -> Option<i32> {
+        self.process.ended().await.code()
+    }
+
+    /// SIGTERM, which must end it well.
+    pub async fn stop(&mut self) {
+        self.terminate();
+        assert_eq!(self.ended().await, Some(0), "SIGTERM ends the router well");
+    }
+
+    /// A new process with the same state and ports. Waits until it serves, not for its instances.
+    pub async fn start_again(&mut self) {
+        let address = |url: &str| url.trim_start_matches("http://").to_owned();
+        let addresses = (address(&self.url), address(&self.admin));
+        (self.process, _, _) = ready(&self.serve, self.folder(), &addresses).await;
+    }
+
+    /// Waits until so many instances are up.
+    pub async fn instances_up(&self, count: usize) {
+        eventually(&format!("{count} instances are up"), || {
+            self.instances_in_state("up").map(|up| (up == count).then_some(()))
+        })
+        .await;
+    }
+
+    /// Waits until so many instances are down.
+    pub async fn instances_down(&self, count: usize) {
+        eventually(&format!("{count} instances are down"), || {
+            self.instances_in_state("down").map(|down| (down == count).then_some(()))
+        })
+        .await;
+    }
+
+    async fn instances_in_state(&self, state: &str) -> usize {
+        let fleet = self.admin().get_json("/api/fleet").await;
+        let instances = fleet["instances"].as_array().expect("a list");
+        instances.iter().filter(|instance| instance["state"] == state).count()
+    }
+
+    /// What the operator is shown of a job.
+    pub async fn job(&self, prompt_id: &str) -> Value {
+        self.admin().get_json(&format!("/api/jobs/{prompt_id}")).await
+    }
+
+    /// The sum of all samples of this metric whose labels contain `labels`.
+    pub async fn metric(&self, name: &str, labels: &str) -> f64 {
+        let text = self.admin().get("/metrics").await.ok().text();
+        let samples = text.lines().filter_map(|line| {
+            let (sample, value) = line.rsplit_once(' ')?;
+            let (own, own_labels) = sample.split_once('{').unwrap_or((sample, ""));
+            (own == name && own_labels.contains(labels)).then(|| value.parse::<f64>().ok())?
+        });
+        samples.sum()
+    }
+
+    fn folder(&self) -> &Path {
+        self.folder.as_ref().expect("kept until it is dropped").path()
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let last = lines[lines.len().saturating_sub(60)..].join("\n");
+        let kept = self.folder.take().map(TempDir::keep);
+        eprintln!(
+            "--- the router's last words (all of them and its state are kept in {kept:?}):\n{last}\n---"
+        );
+    }
+}
+
+fn state(folder: &Path) -> PathBuf {
+    folder.join("state")
+}
+
+fn log(folder: &Path) -> PathBuf {
+    folder.join("router.log")
+}
+
+/// Starts the binary and reads where it serves. A port it had before may be taken for a moment.
+async fn ready(serve: &Serve, folder: &Path, addresses: &(String, String)) -> (Process, String, String) {
+    for _ in 0..20 {
+        let mut command = command(&["serve"]);
+        command.args(["--listen", &addresses.0, "--admin", &addresses.1]);
+        command.arg("--state-dir").arg(state(folder)).args(&serve.arguments);
+        if !serve.arguments.iter().any(|argument| argument == "--log") {
+            command.args(["--log", "info,comfy_router=debug"]);
+        }
+        let mut process = Process::start(&mut command, &log(folder));
+        if let Some((url, admin)) = within("the router serves", announced(&mut process)).await {
+            return (process, url, admin);
+        }
+        let log = std::fs::read_to_string(log(folder)).unwrap_or_default();
+        assert!(log.contains("in use"), "the router did not start:\n{log}");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("the router's port stays taken");
+}
+
+/// The two lines that scripts wait for.
+async fn announced(process: &mut Process) -> Option<(String, String)> {
+    let (mut url, mut admin) = (None, None);
+    loop {
+        let line = process.line().await?;
+        let address = |before: &str| Some(line.trim().strip_prefix(before)?.trim().to_owned());
+        url = url.or_else(|| address("comfy-router serves "));
+        admin = admin.or_else(|| address("admin at "));
+        if let (Some(url), Some(admin)) = (&url, &admin) {
+            return Some((url.clone(), admin.clone()));
+        }
+    }
+}
+
+/// How a run of the binary ended.
+#[derive(Debug)]
+pub struct Exit {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+/// Runs the binary with these arguments and variables, and waits for its end.
+pub async fn failed_start(arguments: &[&str], variables: &[(&str, &str)]) -> Exit {
+    let mut command = command(arguments);
+    command.envs(variables.iter().copied());
+    let run = tokio::task::spawn_blocking(move || command.output().expect("the router runs"));
+    let output = within("the router gives up", run).await.expect("it ran");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Exit { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// Without the variables of this process, which would configure it.
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(binaries::router());
+    let ours = |name: &std::ffi::OsString| name.to_string_lossy().starts_with("COMFY_ROUTER_");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| ours(name)) {
+        command.env_remove(name);
+    }
+    command.args(arguments);
+    command
+}

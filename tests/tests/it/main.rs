@@ -1,0 +1,12 @@
+//! End-to-end tests: one file per behaviour. See the harness in `tests/src`.
+
+mod clients;
+mod configuration;
+mod crashes;
+mod drain;
+mod faults;
+mod observation;
+mod pass_through;
+mod policy;
+mod queue;
+mod restart;
