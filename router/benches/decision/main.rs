@@ -30,7 +30,9 @@ fn main() {
         let [in_guest, ..] = shares(&mut guest);
         println!("{:<16} {p50:>8.1} {p99:>8.1} {max:>8.1} {in_guest:>8.1}", shipped.name());
     }
-    println!("\none decision of the scheduler, {INSTANCES} busy instances of which one gets free, {QUEUE} jobs queued");
+    println!(
+        "\none decision of the scheduler, {INSTANCES} busy instances of which one gets free, {QUEUE} jobs queued"
+    );
     println!("{:<16} {:>8} {:>8} {:>8} {:>8} {:>8}", "policy", "p50", "p99", "max", "in core", "jobs");
     for shipped in Shipped::ALL {
         let measured = runtime.block_on(scheduler::measure(asked(shipped), shipped));
@@ -52,6 +54,5 @@ fn asked(shipped: Shipped) -> Handle {
 /// Median, 99 % and maximum, in microseconds.
 fn shares(took: &mut [Duration]) -> [f64; 3] {
     took.sort_unstable();
-    [0.5, 0.99, 1.0]
-        .map(|share| took[((took.len() - 1) as f64 * share).round() as usize].as_secs_f64() * 1e6)
+    [0.5, 0.99, 1.0].map(|share| took[((took.len() - 1) as f64 * share).round() as usize].as_secs_f64() * 1e6)
 }

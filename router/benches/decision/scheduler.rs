@@ -25,8 +25,16 @@ const DECISIONS: usize = 5_000;
 const MODELS: u64 = 8;
 /// What a common workflow is made of.
 const CLASSES: [&str; 10] = [
-    "CheckpointLoaderSimple", "LoraLoader", "CLIPTextEncode", "EmptyLatentImage", "KSampler", "VAEDecode",
-    "ControlNetLoader", "ControlNetApply", "LoadImage", "SaveImage",
+    "CheckpointLoaderSimple",
+    "LoraLoader",
+    "CLIPTextEncode",
+    "EmptyLatentImage",
+    "KSampler",
+    "VAEDecode",
+    "ControlNetLoader",
+    "ControlNetApply",
+    "LoadImage",
+    "SaveImage",
 ];
 
 #[derive(Default)]

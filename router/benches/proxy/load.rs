@@ -77,7 +77,9 @@ pub(crate) fn run(load: &Load, peer: &Peer<'_>, script: &Path, seconds: u32) -> 
     let said = String::from_utf8_lossy(&output.stdout);
     let line = said.lines().find_map(|line| line.strip_prefix("measured "));
     let figures: Vec<f64> = line
-        .unwrap_or_else(|| panic!("wrk says what it measured: {said}{}", String::from_utf8_lossy(&output.stderr)))
+        .unwrap_or_else(|| {
+            panic!("wrk says what it measured: {said}{}", String::from_utf8_lossy(&output.stderr))
+        })
         .split(' ')
         .map(|figure| figure.parse().expect("a figure"))
         .collect();

@@ -59,7 +59,8 @@ impl Drop for Process {
 /// On the one core that everybody shares, if it can be had.
 pub(crate) fn pinned(program: &str) -> Command {
     let cpu = std::env::var("PROXY_BENCH_CPU").unwrap_or_else(|_| "0".into());
-    let can = || Command::new("taskset").args(["-c", &cpu, "true"]).status().is_ok_and(|status| status.success());
+    let can =
+        || Command::new("taskset").args(["-c", &cpu, "true"]).status().is_ok_and(|status| status.success());
     if cpu == "all" || !can() {
         return Command::new(program);
     }

@@ -47,7 +47,8 @@ pub(crate) fn serve(port: u16) {
                 let upstream = upstream.clone();
                 async move { Ok::<_, Infallible>(upstream.answer(request).await) }
             });
-            let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
+            let served =
+                http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
             tasks::spawn("connection", OnError::Log, async move { drop(served.await) });
         }
     });
@@ -102,7 +103,8 @@ fn websocket(mut request: Request<Incoming>) -> Answer {
     tasks::spawn("websocket", OnError::Log, async move {
         let Ok(upgraded) = upgrade.await else { return };
         let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
-        let status = json!({ "type": "status", "data": { "status": { "exec_info": { "queue_remaining": 0 } } } });
+        let status =
+            json!({ "type": "status", "data": { "status": { "exec_info": { "queue_remaining": 0 } } } });
         let _ = socket.send(Message::text(status.to_string())).await;
         while let Some(Ok(_)) = socket.next().await {}
     });
