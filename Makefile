@@ -12,7 +12,7 @@ demo: wasm-target
 
 ## test: every test
 test: wasm-target
-	$(CARGO) build --locked --workspace --bins
+	$(CARGO) test --locked --workspace --no-run
 	COMFY_ROUTER_BIN=$(CURDIR)/$(BIN) COMFYUI_EMULATOR_BIN=$(CURDIR)/target/debug/comfyui-emulator \
 		$(CARGO) test --locked --workspace
 

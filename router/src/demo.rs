@@ -36,7 +36,7 @@ use crate::config::{self, Config};
 use crate::policy::Shipped;
 use instances::Instances;
 use line::{Line, Style};
-use stage::{Outcome, Stage};
+use stage::{Interrupted, Outcome, Stage};
 use summary::Summary;
 
 /// Of the load: another one would do as well, but then no two runs would compare.
@@ -69,6 +69,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let ended = runtime.block_on(demo(options, dir.path()));
     runtime.shutdown_timeout(Duration::from_secs(2));
     ended.map_err(|error| {
+        if error.is::<Interrupted>() {
+            return error;
+        }
         let kept = dir.keep();
         error.context(format!("the demo failed; its ledger and {LOG} are kept in {}", kept.display()))
     })
@@ -130,12 +133,7 @@ async fn start(
         ledger: config::Ledger { dir: dir.join("state"), ..config::Ledger::default() },
         policy: config::Policy { file: Some(policy.to_owned()), ..config::Policy::default() },
         // The cards of this machine, if there are any, have no part in it.
-        telemetry: config::Telemetry {
-            nvml: false,
-            emulated: true,
-            sample_ms: 250,
-            ..config::Telemetry::default()
-        },
+        telemetry: config::Telemetry { nvml: false, emulated: true, sample_ms: 250 },
         limits: config::Limits::default(),
         timeouts: config::Timeouts::default(),
         front: config::Front::default(),
@@ -150,7 +148,8 @@ async fn start(
 
 /// Compares the accounts, prints the summary, and says how many things went wrong.
 async fn conclude(outcome: &Outcome, instances: &Instances) -> anyhow::Result<usize> {
-    let audit = audit::audit(&outcome.board, &outcome.watch, &instances.executions()).await?;
+    let mut audit = audit::audit(&outcome.board, &outcome.watch, &instances.executions()).await?;
+    audit.problems.extend(outcome.problems.iter().cloned());
     let metrics = outcome.watch.scrape().await?;
     let loads: Vec<(u32, u64)> =
         instances.cards().iter().map(|card| (card.index, card.model_loads)).collect();
@@ -167,11 +166,16 @@ async fn conclude(outcome: &Outcome, instances: &Instances) -> anyhow::Result<us
 }
 
 fn go_on() {
-    let line = Line::new()
-        .plain("go on with your own ComfyUI: ")
-        .add(Style::Bold, "comfy-router serve")
-        .plain("  (README: ten-minute tour; to click around here: comfy-router demo --stay)");
-    terminal::print(&[line]);
+    terminal::print(&[
+        Line::new()
+            .plain("go on: ")
+            .add(Style::Bold, "comfy-router serve")
+            .plain(" in front of your own ComfyUI (README, ten-minute tour)"),
+        Line::new()
+            .plain("       ")
+            .add(Style::Bold, "comfy-router demo --stay")
+            .plain(" to click around here"),
+    ]);
 }
 
 async fn stay(listen: SocketAddr, admin: SocketAddr, policy: &Path, log: &Path) {

@@ -11,7 +11,7 @@ const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// # Errors
 /// What is wrong with it.
 pub(super) fn check(png: &[u8], prompt: &Prompt) -> Result<(), String> {
-    let (size, inside) = read(png).ok_or("it is no whole PNG")?;
+    let Picture { size, prompt: inside } = read(png).ok_or("it is no whole PNG")?;
     let side = prompt.workflow.side();
     if size != (side, side) {
         return Err(format!("it is {}x{}, not {side}x{side}", size.0, size.1));
@@ -28,8 +28,16 @@ pub(super) fn check(png: &[u8], prompt: &Prompt) -> Result<(), String> {
     }
 }
 
-/// Width and height from `IHDR`, and the text of the `tEXt` chunk named `prompt`; none unless `IEND` is there too.
-fn read(png: &[u8]) -> Option<((u32, u32), Option<&[u8]>)> {
+/// What is looked at of a PNG.
+struct Picture<'a> {
+    /// Width and height, from `IHDR`.
+    size: (u32, u32),
+    /// Text of the `tEXt` chunk of this name.
+    prompt: Option<&'a [u8]>,
+}
+
+/// None unless everything up to `IEND` is there.
+fn read(png: &[u8]) -> Option<Picture<'_>> {
     let mut rest = png.strip_prefix(SIGNATURE)?;
     let (mut size, mut prompt) = (None, None);
     loop {
@@ -42,7 +50,7 @@ fn read(png: &[u8]) -> Option<((u32, u32), Option<&[u8]>)> {
                 size = Some((number(0)?, number(4)?));
             }
             b"tEXt" => prompt = data.strip_prefix(b"prompt\0").or(prompt),
-            b"IEND" => return Some((size?, prompt)),
+            b"IEND" => return Some(Picture { size: size?, prompt }),
             _ => {}
         }
         // A checksum of four bytes follows the data.

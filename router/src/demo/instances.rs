@@ -11,8 +11,8 @@ use super::workload::{CHECKPOINTS, LORAS};
 use crate::config::{Instance, Url};
 use crate::model::id::InstanceId;
 
-/// Modelled seconds that pass in one real second: the load of some eight minutes fits into one.
-const SPEED: f64 = 9.0;
+/// Modelled seconds that pass in one real second: the load of some five minutes fits into one.
+const SPEED: f64 = 5.5;
 const PAGE_CACHE_MIB: u64 = 64 << 10;
 
 /// Name, card, release, and the checkpoint it lacks.

@@ -30,7 +30,7 @@ pub(super) struct InstanceRow {
     pub(super) down: Option<String>,
     pub(super) free_slots: u32,
     pub(super) runs: Option<Runs>,
-    /// Believed to be loaded.
+    /// What the router believes to be loaded.
     pub(super) resident: Vec<String>,
 }
 
@@ -138,7 +138,7 @@ impl Picture {
                 .cell(Style::Dim, "GPU", 3)
                 .cell(Style::Dim, "RUNS", label)
                 .cell(Style::Dim, "", doing)
-                .add(Style::Dim, "MODELS LOADED"),
+                .add(Style::Dim, "BELIEVED LOADED"),
         ];
         for row in &self.instances {
             let line = Line::new().cell(Style::Bold, &row.name, 8).cell(Style::Dim, &row.version, 6).cell(
@@ -215,8 +215,8 @@ impl DecisionRow {
             Some(why) => line.add(Style::Bad, format!("built-in ({why}) ")),
             None => line,
         };
-        let policy = format!("{} {} us", self.policy, self.took_us);
-        let room = width.saturating_sub(line.width() + policy.len() + 1);
+        let policy = format!("{} {:>4} us", self.policy, self.took_us);
+        let room = width.saturating_sub(line.width() + policy.chars().count() + 1);
         let (reason, policy) = match wide {
             true => (super::line::cut(&self.reason, room), policy),
             false => (self.reason.clone(), String::new()),

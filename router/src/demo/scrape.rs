@@ -23,22 +23,12 @@ impl Scrape {
         self.of(name).map(|sample| sample.value).sum()
     }
 
-    /// Sums by the value of one label.
-    pub(super) fn by(&self, name: &str, label: &str) -> BTreeMap<String, f64> {
+    /// Sums by the values of these labels; a sample without one of them has it empty.
+    pub(super) fn by<const N: usize>(&self, name: &str, labels: [&str; N]) -> BTreeMap<[String; N], f64> {
         let mut sums = BTreeMap::new();
         for sample in self.of(name) {
-            let key = sample.labels.get(label).cloned().unwrap_or_default();
+            let key = labels.map(|label| sample.labels.get(label).cloned().unwrap_or_default());
             *sums.entry(key).or_default() += sample.value;
-        }
-        sums
-    }
-
-    /// Sums by the values of two labels.
-    pub(super) fn by_two(&self, name: &str, one: &str, other: &str) -> BTreeMap<(String, String), f64> {
-        let mut sums = BTreeMap::new();
-        for sample in self.of(name) {
-            let key = |label: &str| sample.labels.get(label).cloned().unwrap_or_default();
-            *sums.entry((key(one), key(other))).or_default() += sample.value;
         }
         sums
     }
@@ -71,8 +61,9 @@ mod tests {
     fn samples_are_summed_by_their_labels() {
         let scrape = Scrape::parse(TEXT);
         assert_eq!((scrape.sum("x_total"), scrape.sum("y"), scrape.sum("z")), (9.0, 1.5, 0.0));
-        assert_eq!(scrape.by("x_total", "hook"), [("admit".into(), 2.0), ("route".into(), 7.0)].into());
-        let both = scrape.by_two("x_total", "hook", "policy");
-        assert_eq!(both[&("route".to_owned(), "b@2".to_owned())], 4.0);
+        let hooks = [(["admit".to_owned()], 2.0), (["route".to_owned()], 7.0)];
+        assert_eq!(scrape.by("x_total", ["hook"]), hooks.into());
+        let both = scrape.by("x_total", ["hook", "policy"]);
+        assert_eq!(both[&["route".to_owned(), "b@2".to_owned()]], 4.0);
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -25,6 +26,8 @@ const STATUS_EVERY: Duration = Duration::from_secs(4);
 /// Without news for so long the demo gives up; the longest job takes a few seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 const NEWS: usize = 1_024;
+/// How often the router is looked at before a policy counts as not taken up.
+const SETTLE_LOOKS: u32 = 40;
 
 pub(super) struct Stage {
     listen: SocketAddr,
@@ -48,7 +51,14 @@ pub(super) struct Outcome {
     pub(super) watch: Watch,
     /// From the first prompt to the last end.
     pub(super) took: Duration,
+    /// What the stage itself saw go wrong.
+    pub(super) problems: Vec<String>,
 }
+
+/// Its user has seen enough.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+pub(super) struct Interrupted;
 
 impl Stage {
     pub(super) async fn new(
@@ -95,6 +105,7 @@ impl Stage {
         drop(sender);
         let mut look = interval(EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut terminate = signal(SignalKind::terminate()).context("signals cannot be listened to")?;
         loop {
             tokio::select! {
                 some = news.recv() => match some {
@@ -108,17 +119,28 @@ impl Stage {
                         break;
                     }
                 }
-                interrupted = tokio::signal::ctrl_c() => {
-                    interrupted.context("signals cannot be listened to")?;
-                    anyhow::bail!("interrupted");
-                }
+                _ = tokio::signal::ctrl_c() => return Err(Interrupted.into()),
+                _ = terminate.recv() => return Err(Interrupted.into()),
                 failed = tasks::fatal() => anyhow::bail!("{failed} of the router has failed"),
             }
         }
-        self.look().await?;
+        let problems = self.settle().await?;
         let ends = self.board.entries().iter().filter_map(|entry| entry.ended);
         let took = ends.max().map_or(Duration::ZERO, |last| last.saturating_duration_since(self.began));
-        Ok(Outcome { took, board: self.board, watch: self.watch })
+        Ok(Outcome { took, problems, board: self.board, watch: self.watch })
+    }
+
+    /// With few prompts the last of them ends before the last policy serves.
+    async fn settle(&mut self) -> anyhow::Result<Vec<String>> {
+        let last = self.swap.last().name();
+        for _ in 0..SETTLE_LOOKS {
+            self.look().await?;
+            if watch::named(&self.serving).starts_with(last) {
+                return Ok(Vec::new());
+            }
+            tokio::time::sleep(EVERY).await;
+        }
+        Ok(vec![format!("{last} was dropped over policy.wasm and does not serve")])
     }
 
     fn take(&mut self, news: News) {
@@ -162,24 +184,16 @@ impl Stage {
         let policy = self.watch.policy.clone();
         if policy.refused != self.refused {
             if let Some(refused) = &policy.refused {
-                let text = format!(
-                    "refused, {} stays in charge: {}",
-                    watch::named(&policy.serving),
-                    refused.message
-                );
+                let text = format!("refused, {} stays: {}", watch::named(&policy.serving), refused.message);
                 self.say(Style::Warn, text);
             }
             self.refused = policy.refused;
         }
         if policy.serving != self.serving {
             let counts = self.board.counts();
-            let text = format!(
-                "policy {} took over from {} with {} jobs running and {} queued",
-                watch::named(&policy.serving),
-                watch::named(&self.serving),
-                counts.running,
-                counts.queued
-            );
+            let serving = watch::named(&policy.serving);
+            let (running, queued) = (counts.running, counts.queued);
+            let text = format!("{serving} serves from now on; {running} jobs run, {queued} wait");
             self.say(Style::Good, text);
             self.serving = policy.serving;
         }

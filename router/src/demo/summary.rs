@@ -44,7 +44,7 @@ impl Summary<'_> {
         let per_minute = counts.done as f64 * 60.0 / self.took.as_secs_f64().max(0.001);
         vec![
             row("prompts").plain(format!(
-                "{} accepted, {} finished, {} failed, {} lost; {} images fetched and right",
+                "{} accepted, {} finished, {} failed, {} lost; {} right images",
                 counts.accepted, counts.done, counts.failed, self.audit.lost, self.audit.images
             )),
             row("throughput")
@@ -73,7 +73,7 @@ impl Summary<'_> {
             let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
             let loads = self.loads.iter().find(|(card, _)| card == index).map_or(0, |(_, loads)| *loads);
             lines.push(row(&format!("GPU {index}")).plain(format!(
-                "{:.0}% busy on average, VRAM peak {:.1} of {:.1} GiB, {:.0} C at most, {loads} loads",
+                "{:.0}% busy, VRAM peak {:.1} of {:.1} GiB, {:.0} C at most, {loads} loads",
                 card.mean_utilization(),
                 gib(card.peak_bytes),
                 gib(card.total_bytes),
@@ -83,11 +83,12 @@ impl Summary<'_> {
         let each: Vec<String> =
             self.audit.executions.iter().map(|(name, count)| format!("{name} {count}")).collect();
         let total: usize = self.audit.executions.values().sum();
-        lines.push(row("executions").plain(format!(
-            "{total} counted by the instances ({}), {} attempts in the ledger",
-            each.join(", "),
-            self.audit.attempts
-        )));
+        let attempts = self.audit.attempts;
+        lines.push(
+            row("executions")
+                .plain(format!("{total} counted by the instances, {attempts} attempts in the ledger")),
+        );
+        lines.push(row("").plain(each.join(", ")));
         lines
     }
 
@@ -122,34 +123,43 @@ impl Summary<'_> {
         lines
     }
 
-    /// One row for each hook, one column for each policy version that answered.
+    /// One row for each hook, one column for each policy version that answered it.
     fn decisions(&self) -> Vec<Line> {
-        let counted = self.metrics.by_two("comfy_router_decisions_total", "hook", "policy");
-        let fallbacks = self.metrics.by("comfy_router_policy_fallbacks_total", "hook");
-        let hooks: BTreeSet<&str> = counted.keys().map(|(hook, _)| hook.as_str()).collect();
-        let versions: BTreeSet<&str> = counted.keys().map(|(_, version)| version.as_str()).collect();
+        let counted = self.metrics.by("comfy_router_decisions_total", ["hook", "policy", "outcome"]);
+        let mut hooks: BTreeMap<&str, Answers> = BTreeMap::new();
+        for ([hook, version, outcome], count) in &counted {
+            let answers = hooks.entry(hook).or_default();
+            match outcome.as_str() {
+                "answered" => *answers.by_version.entry(version).or_default() += count,
+                "not_exported" => answers.built_in += count,
+                _ => answers.fallbacks += count,
+            }
+        }
+        let versions: BTreeSet<&str> =
+            hooks.values().flat_map(|answers| answers.by_version.keys().copied()).collect();
         let mut head = header("decisions");
         for version in &versions {
-            head = head.add(Style::Dim, format!("{:>22} ", watch::short(version)));
+            head = head.add(Style::Dim, format!("{:>22}", watch::short(version)));
         }
-        let mut lines = vec![head.add(Style::Dim, format!("{:>10}", "fallbacks"))];
-        for hook in hooks {
-            let mut line = row(hook);
-            for version in &versions {
-                let count =
-                    counted.get(&(hook.to_owned(), (*version).to_owned())).copied().unwrap_or_default();
-                line = line.plain(format!("{count:>22} "));
-            }
-            let fell = fallbacks.get(hook).copied().unwrap_or_default();
-            lines.push(line.add(if fell > 0.0 { Style::Warn } else { Style::Plain }, format!("{fell:>10}")));
-        }
+        let mut lines = vec![head.add(Style::Dim, format!("{:>11}{:>11}", "built-in", "fallbacks"))];
+        lines.extend(hooks.iter().map(|(hook, answers)| answers.line(hook, &versions)));
+        lines.push(self.decision_time());
         lines
+    }
+
+    fn decision_time(&self) -> Line {
+        let sum = |name: &str| self.metrics.sum(&format!("comfy_router_decision_seconds_{name}"));
+        let mean_us = sum("sum") / sum("count").max(1.0) * 1e6;
+        row("").add(
+            Style::Dim,
+            format!("{mean_us:.0} us each on average; built-in: hooks the policy leaves to it"),
+        )
     }
 
     fn verdict(&self) -> Vec<Line> {
         let problems = &self.audit.problems;
         if problems.is_empty() {
-            let text = "nothing lost: every accepted prompt ran exactly once, and its own image came back";
+            let text = "nothing lost: every prompt ran exactly once, and its own image came back";
             return vec![Line::new().add(Style::Good, text)];
         }
         let mut lines = vec![Line::new().add(Style::Bad, format!("{} things went wrong:", problems.len()))];
@@ -158,6 +168,25 @@ impl Summary<'_> {
             lines.push(Line::new().plain(format!("  and {} more", problems.len() - PROBLEMS)));
         }
         lines
+    }
+}
+
+/// Who answered one hook, and how often.
+#[derive(Debug, Default)]
+struct Answers<'a> {
+    by_version: BTreeMap<&'a str, f64>,
+    /// The policy does not export the hook.
+    built_in: f64,
+    /// It does, and failed to answer.
+    fallbacks: f64,
+}
+
+impl Answers<'_> {
+    fn line(&self, hook: &str, versions: &BTreeSet<&str>) -> Line {
+        let counts = versions.iter().map(|version| self.by_version.get(version).copied().unwrap_or_default());
+        let line = counts.fold(row(hook), |line, count| line.plain(format!("{count:>22}")));
+        let style = if self.fallbacks > 0.0 { Style::Warn } else { Style::Plain };
+        line.plain(format!("{:>11}", self.built_in)).add(style, format!("{:>11}", self.fallbacks))
     }
 }
 
@@ -207,9 +236,12 @@ mod tests {
         let board = Board::new(&workload::plan(20, 1));
         let audit = Audit { executions: [("gpu0-a", 20)].into(), attempts: 20, problems, ..Audit::default() };
         let metrics = Scrape::parse(
-            "comfy_router_decisions_total{hook=\"route\",policy=\"model-affinity@0123456789ab\"} 12\n\
-             comfy_router_decisions_total{hook=\"route\",policy=\"fair-share@ba9876543210\"} 8\n\
-             comfy_router_policy_fallbacks_total{hook=\"route\",reason=\"deadline\"} 2\n\
+            "comfy_router_decisions_total{hook=\"route\",policy=\"mine@x123456789ab\",outcome=\"answered\"} 12\n\
+             comfy_router_decisions_total{hook=\"route\",policy=\"other@y123456789ab\",outcome=\"answered\"} 8\n\
+             comfy_router_decisions_total{hook=\"route\",policy=\"other@y123456789ab\",outcome=\"deadline\"} 2\n\
+             comfy_router_decisions_total{hook=\"tick\",policy=\"mine@x123456789ab\",outcome=\"not_exported\"} 4\n\
+             comfy_router_decision_seconds_sum{hook=\"route\"} 0.001\n\
+             comfy_router_decision_seconds_count{hook=\"route\"} 20\n\
              comfy_router_model_loads_total{instance=\"gpu0-a\"} 3\n",
         );
         let summary = Summary {
@@ -228,10 +260,15 @@ mod tests {
     #[test]
     fn decisions_are_counted_by_version_and_hook() {
         let lines = text(vec![], 80);
-        let route = lines.iter().find(|line| line.starts_with("route")).expect("a row");
-        assert_eq!(route.split_whitespace().collect::<Vec<_>>(), ["route", "8", "12", "2"]);
+        let row = |hook: &str| {
+            let line = lines.iter().find(|line| line.starts_with(hook)).expect("a row");
+            line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(row("decisions"), ["decisions", "mine@x12345", "other@y12345", "built-in", "fallbacks"]);
+        assert_eq!(row("route"), ["route", "12", "8", "0", "2"]);
+        assert_eq!(row("tick"), ["tick", "0", "0", "4", "0"]);
         let text = lines.join("\n");
-        assert!(text.contains("fair-share@ba9876"), "{text}");
+        assert!(text.contains("50 us each on average"), "{text}");
         assert!(text.contains("5 onto the cards") && text.contains("saw 3 jobs load"), "{text}");
         assert!(text.contains("nothing lost"), "{text}");
     }

@@ -29,6 +29,11 @@ impl Swap {
         Self { file, next: Step::Broken }
     }
 
+    /// The policy that is to serve in the end.
+    pub(super) fn last(&self) -> Shipped {
+        Shipped::FairShare
+    }
+
     /// Writes the next file when its time has come, and says so.
     ///
     /// # Errors
@@ -43,7 +48,7 @@ impl Swap {
             }
             Step::Next if share >= NEXT_AT => {
                 self.next = Step::Over;
-                let other = Shipped::FairShare;
+                let other = self.last();
                 self.write(other.bytes())?;
                 Ok(Some(format!("{} was dropped over policy.wasm", other.name())))
             }

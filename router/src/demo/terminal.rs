@@ -83,7 +83,10 @@ fn size() -> Size {
 
 /// Columns for text that is printed once: the terminal's, within what reads well.
 pub(super) fn reading_width() -> usize {
-    size().width.clamp(60, 100)
+    match io::stdout().is_terminal() {
+        true => size().width.clamp(60, 100),
+        false => 100,
+    }
 }
 
 fn look() -> Look {

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
 
 use super::board::Board;
 use super::http::Http;
@@ -13,6 +15,7 @@ use super::scrape::Scrape;
 use crate::model::decision::{DecisionRecord, Hook, PolicyVersion};
 use crate::model::id::{InstanceId, JobId};
 use crate::model::job::{ModelRef, WallMs};
+use crate::policy::Shipped;
 
 /// How often [`Watch::look`] is called.
 pub(super) const EVERY: Duration = Duration::from_millis(250);
@@ -192,12 +195,21 @@ pub(super) fn named(version: &PolicyVersion) -> String {
     })
 }
 
-/// A version as metrics name it, the digest short.
+/// A version as metrics name it, the digest short. The router calls a policy by its file, which is `policy` whatever lies
+/// there; the digest tells which of the shipped ones it is.
 pub(super) fn short(version: &str) -> String {
-    match version.split_once('@') {
-        Some((name, digest)) => format!("{name}@{}", digest.chars().take(6).collect::<String>()),
-        None => version.to_owned(),
-    }
+    let Some((name, digest)) = version.split_once('@') else { return version.to_owned() };
+    let name =
+        shipped_digests().iter().find(|(_, known)| known.starts_with(digest)).map_or(name, |(name, _)| *name);
+    format!("{name}@{}", digest.chars().take(6).collect::<String>())
+}
+
+fn shipped_digests() -> &'static [(&'static str, String)] {
+    static DIGESTS: LazyLock<Vec<(&'static str, String)>> = LazyLock::new(|| {
+        let hex = |bytes: &[u8]| Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        Shipped::ALL.iter().map(|policy| (policy.name(), hex(policy.bytes()))).collect()
+    });
+    &DIGESTS
 }
 
 /// Since a wall-clock time.
@@ -241,7 +253,9 @@ mod tests {
     #[test]
     fn digests_are_shortened() {
         assert_eq!(named(&record(Hook::Tick, JobId::mint(), "").version), "p@012345");
-        assert_eq!([short("builtin"), short("a@12")], ["builtin", "a@12"]);
+        assert_eq!([short("builtin"), short("a@x12")], ["builtin", "a@x12"]);
+        let (name, digest) = &shipped_digests()[0];
+        assert_eq!(short(&format!("policy@{}", &digest[..12])), format!("{name}@{}", &digest[..6]));
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub(super) const LORAS: [&str; 2] = ["detail", "sketch"];
 /// How likely a client stays with its checkpoint for its next prompt.
 const STICKY: f64 = 0.7;
 /// Time over which the prompts arrive, for each of them: somewhat less than the fleet takes, so that a queue builds up.
-const ARRIVAL_MS: f64 = 290.0;
+const ARRIVAL_MS: f64 = 450.0;
 
 /// One client of the public API: a websocket and prompts at given times.
 #[derive(Debug, Clone, PartialEq)]
@@ -247,7 +247,7 @@ impl Habit {
                 workflow: self.workflow(checkpoint, random),
                 // A colour at the same time, which may have 24 bits.
                 mark: 0x10_0000 + index as u32 * 97,
-                own_id: index % 2 == 0,
+                own_id: index.is_multiple_of(2),
             });
         }
         prompts
