@@ -5,7 +5,6 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use comfy_router::tasks::{self, OnError};
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -49,9 +48,14 @@ pub(crate) fn serve(port: u16) {
             });
             let served =
                 http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
-            tasks::spawn("connection", OnError::Log, async move { drop(served.await) });
+            spawn(async move { drop(served.await) });
         }
     });
+}
+
+#[allow(clippy::disallowed_methods, reason = "nothing of the router is linked in: that takes a minute")]
+fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    drop(tokio::spawn(task));
 }
 
 impl Upstream {
@@ -100,7 +104,7 @@ fn text(body: &Value) -> Answer {
 fn websocket(mut request: Request<Incoming>) -> Answer {
     let accept = request.headers().get(SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()));
     let upgrade = hyper::upgrade::on(&mut request);
-    tasks::spawn("websocket", OnError::Log, async move {
+    spawn(async move {
         let Ok(upgraded) = upgrade.await else { return };
         let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
         let status =
