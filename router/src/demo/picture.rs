@@ -316,7 +316,7 @@ mod tests {
             "1 slot free",
             "down: connection refused",
             " 98%  20.0 of 24.0 GiB  79 C  401/450 W  0.2 s old",
-            "gpu0-a > gpu1-a",
+            "gpu0-a > gpu1-…",
             "built-in (deadline)",
             "1:01 xxx",
         ] {
