@@ -23,7 +23,7 @@ check: wasm-target
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check; \
 		else echo "cargo-deny is not installed: advisories and licences not checked (cargo install cargo-deny)"; fi
 
-## bench: release builds of the benchmarks
+## bench: release builds of the benchmarks; nginx and wrk, if installed, for the comparison with a proxy
 bench: wasm-target
 	$(CARGO) bench --locked -p comfy-router
 
