@@ -1,6 +1,6 @@
 //! What an operator can see.
 
-use comfy_router_tests::{Client, Fleet, Serve, diffusion, plain};
+use comfy_router_tests::{Client, Fleet, Serve, diffusion, eventually, plain};
 use comfyui_emulator::{Config, GpuSpec, Timing};
 use hyper::Method;
 
@@ -13,7 +13,7 @@ fn with_gpus(count: u32) -> impl Iterator<Item = Config> {
 #[tokio::test]
 async fn the_five_measures_are_there_and_move() {
     let fleet = Fleet::with(with_gpus(2)).await;
-    let router = Serve::over(fleet.instances()).start().await;
+    let router = Serve::over(fleet.instances()).set("telemetry.emulated=true").start().await;
     let client = Client::connect(&router, "c").await;
     let ended = router.metric("comfy_router_jobs_ended_total", "").await;
     for colour in 0..4 {
@@ -27,10 +27,14 @@ async fn the_five_measures_are_there_and_move() {
     assert_eq!(router.metric("comfy_router_job_response_seconds_count", "").await, 5.0, "response time");
     assert_eq!(router.metric("comfy_router_job_queue_wait_seconds_count", "").await, 5.0, "queue wait");
     assert!(router.metric("comfy_router_model_loads_total", "").await >= 1.0, "model loads");
-    let text = router.admin().get("/metrics").await.ok().text();
-    for name in ["gpu_utilization_ratio", "gpu_memory_used_bytes", "gpu_memory_total_bytes"] {
-        assert!(text.contains(&format!("# HELP comfy_router_{name} ")), "{name} is described");
-    }
+    eventually("the GPUs' figures", || async {
+        let total = router.metric("comfy_router_gpu_memory_total_bytes", "").await;
+        let used = router.metric("comfy_router_gpu_memory_used_bytes", "").await;
+        let text = router.admin().get("/metrics").await.ok().text();
+        let utilization = text.contains("\ncomfy_router_gpu_utilization_ratio{");
+        (total > 2e9 && used > 1e9 && used < total && utilization).then_some(())
+    })
+    .await;
     assert_eq!(router.metric("comfy_router_ws_clients", "").await, 1.0);
     assert_eq!(router.metric("comfy_router_instance_up", "").await, 2.0);
     assert!(router.metric("comfy_router_decisions_total", "route").await >= 5.0);
