@@ -60,8 +60,7 @@ pub struct Options {
 /// # Errors
 /// When it cannot start, is interrupted, or anything was lost or wrong.
 pub fn run(options: &Options) -> anyhow::Result<()> {
-    ensure_free("--listen", options.listen)?;
-    ensure_free("--admin", options.admin)?;
+    ensure_free(options)?;
     let dir =
         tempfile::Builder::new().prefix("comfy-router-demo-").tempdir().context("a temporary directory")?;
     log_to(&dir.path().join(LOG))?;
@@ -77,15 +76,21 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     })
 }
 
-/// Said before anything starts, with the way out.
-fn ensure_free(flag: &str, address: SocketAddr) -> anyhow::Result<()> {
-    match TcpListener::bind(address) {
-        Ok(_) => Ok(()),
-        Err(error) => anyhow::bail!(
-            "cannot listen on {address}: {error}\n  choose another address with {flag} ADDRESS:PORT; port 0 takes any \
-             free one:\n  comfy-router demo --listen 127.0.0.1:0 --admin 127.0.0.1:0"
-        ),
-    }
+/// Said before anything starts, of both addresses, with the way out.
+fn ensure_free(options: &Options) -> anyhow::Result<()> {
+    let taken = |(flag, address): (&str, SocketAddr)| {
+        let error = TcpListener::bind(address).err()?;
+        Some(format!("cannot listen on {address} ({flag}): {error}"))
+    };
+    let taken: Vec<String> =
+        [("--listen", options.listen), ("--admin", options.admin)].into_iter().filter_map(taken).collect();
+    anyhow::ensure!(
+        taken.is_empty(),
+        "{}\n  choose other addresses; port 0 takes any free one:\n  comfy-router demo --listen 127.0.0.1:0 --admin \
+         127.0.0.1:0",
+        taken.join("\n       ")
+    );
+    Ok(())
 }
 
 /// The router's own log would tear the picture apart; it goes to a file.
@@ -182,15 +187,15 @@ async fn stay(listen: SocketAddr, admin: SocketAddr, policy: &Path, log: &Path) 
     let row = |name: &str, text: String| Line::new().cell(Style::Bold, name, 14).plain(text);
     terminal::print(&[
         Line::new().plain("still up, until Ctrl-C:"),
-        row(
-            "ComfyUI API",
-            format!("http://{listen}/queue  http://{listen}/history  http://{listen}/object_info"),
-        ),
-        row("operator", format!("http://{admin}/  http://{admin}/api/fleet  http://{admin}/metrics")),
-        row("policy file", format!("{}  (copy another .wasm over it)", policy.display())),
+        row("ComfyUI API", format!("http://{listen}")),
+        row("", format!("http://{listen}/queue")),
+        row("", format!("http://{listen}/history?max_items=3")),
+        row("operator", format!("http://{admin}/")),
+        row("", format!("http://{admin}/metrics")),
+        row("policy file", format!("{} (copy another .wasm over it)", policy.display())),
         row("log", log.display().to_string()),
     ]);
-    let _ = tokio::signal::ctrl_c().await;
+    stage::interrupted().await;
 }
 
 #[cfg(test)]
@@ -198,11 +203,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_taken_port_is_named_with_the_way_out() {
+    fn taken_ports_are_named_with_the_way_out() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        let error = ensure_free("--listen", address).unwrap_err().to_string();
-        assert!(error.contains(&address.to_string()) && error.contains("--listen ADDRESS:PORT"), "{error}");
-        assert!(ensure_free("--listen", "127.0.0.1:0".parse().unwrap()).is_ok());
+        let free = "127.0.0.1:0".parse().unwrap();
+        let options = |listen, admin| Options { stay: false, prompts: 1, listen, admin };
+        let error = ensure_free(&options(address, address)).unwrap_err().to_string();
+        assert_eq!(error.matches(&address.to_string()).count(), 2, "{error}");
+        assert!(error.contains("--listen 127.0.0.1:0 --admin 127.0.0.1:0"), "{error}");
+        assert!(ensure_free(&options(free, free)).is_ok());
     }
 }

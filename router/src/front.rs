@@ -16,8 +16,6 @@ mod pass;
 mod queue;
 mod routes;
 mod submit;
-#[cfg(test)]
-mod tests;
 mod upload;
 mod ws;
 
@@ -99,7 +97,9 @@ impl Front {
     /// Answers one request, whatever it is.
     async fn handle(self: Arc<Self>, mut request: Request<Body>) -> Response<Body> {
         let started = std::time::Instant::now();
-        let (kind, answer) = match self.gate.admit(&mut request) {
+        let admitted = gate::head_within(&request, self.limits.header_bytes)
+            .and_then(|()| self.gate.admit(&mut request));
+        let (kind, answer) = match admitted {
             Ok(caller) => {
                 let (route, params) = routes::find(request.method(), request.uri().path());
                 let call = Call { request, caller, params };

@@ -205,7 +205,7 @@ impl CardRow {
 impl DecisionRow {
     fn line(&self, width: usize) -> Line {
         let wide = width >= 96;
-        let (job, said) = if wide { (22, 18) } else { (18, 15) };
+        let (job, said) = if wide { (20, 15) } else { (18, 15) };
         let line = Line::new()
             .cell(Style::Dim, &format!("{:>4.1}s", self.age.as_secs_f64()), 5)
             .cell(Style::Plain, self.hook, 5)
@@ -316,7 +316,7 @@ mod tests {
             "1 slot free",
             "down: connection refused",
             " 98%  20.0 of 24.0 GiB  79 C  401/450 W  0.2 s old",
-            "gpu0-a > gpu1-a",
+            "gpu0-a > gpu1-…",
             "built-in (deadline)",
             "1:01 xxx",
         ] {

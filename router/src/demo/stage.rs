@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -60,6 +61,19 @@ pub(super) struct Outcome {
 #[error("interrupted")]
 pub(super) struct Interrupted;
 
+/// Waits until the user has seen enough.
+pub(super) async fn interrupted() {
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        },
+        Err(_) => {
+            let _ = tokio::signal::ctrl_c().await;
+        }
+    }
+}
+
 impl Stage {
     pub(super) async fn new(
         listen: SocketAddr,
@@ -83,12 +97,10 @@ impl Stage {
             last_status: now,
         };
         let clients = plan.iter().filter(|client| !client.prompts.is_empty()).count();
-        let opening = format!(
-            "{} prompts from {clients} clients to http://{listen}, operator at http://{admin}, policy {}",
-            stage.board.entries().len(),
-            watch::named(&stage.serving)
-        );
-        stage.say(Style::Plain, opening);
+        let prompts = stage.board.entries().len();
+        let policy = watch::named(&stage.serving);
+        stage.say(Style::Plain, format!("router at http://{listen}, operator's page at http://{admin}"));
+        stage.say(Style::Plain, format!("{prompts} prompts from {clients} clients, policy {policy}"));
         Ok(stage)
     }
 
@@ -105,7 +117,7 @@ impl Stage {
         drop(sender);
         let mut look = interval(EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut terminate = signal(SignalKind::terminate()).context("signals cannot be listened to")?;
+        let mut interrupted = pin!(interrupted());
         loop {
             tokio::select! {
                 some = news.recv() => match some {
@@ -119,8 +131,7 @@ impl Stage {
                         break;
                     }
                 }
-                _ = tokio::signal::ctrl_c() => return Err(Interrupted.into()),
-                _ = terminate.recv() => return Err(Interrupted.into()),
+                () = &mut interrupted => return Err(Interrupted.into()),
                 failed = tasks::fatal() => anyhow::bail!("{failed} of the router has failed"),
             }
         }

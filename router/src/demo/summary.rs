@@ -141,9 +141,10 @@ impl Summary<'_> {
         for version in &versions {
             head = head.add(Style::Dim, format!("{:>22}", watch::short(version)));
         }
-        let mut lines = vec![head.add(Style::Dim, format!("{:>11}{:>11}", "built-in", "fallbacks"))];
+        let mut lines = vec![head.add(Style::Dim, format!("{:>10}{:>11}", "built-in", "fallbacks"))];
         lines.extend(hooks.iter().map(|(hook, answers)| answers.line(hook, &versions)));
         lines.push(self.decision_time());
+        lines.extend(self.fallbacks());
         lines
     }
 
@@ -154,6 +155,14 @@ impl Summary<'_> {
             Style::Dim,
             format!("{mean_us:.0} us each on average; built-in: hooks the policy leaves to it"),
         )
+    }
+
+    /// Why the built-in stood in for a policy that should have answered.
+    fn fallbacks(&self) -> Option<Line> {
+        let reasons = self.metrics.by("comfy_router_policy_fallbacks_total", ["reason"]);
+        let told: Vec<String> = reasons.iter().map(|([reason], count)| format!("{reason} {count}")).collect();
+        (!told.is_empty())
+            .then(|| row("").add(Style::Warn, format!("fallbacks by reason: {}", told.join(", "))))
     }
 
     fn verdict(&self) -> Vec<Line> {
@@ -186,7 +195,7 @@ impl Answers<'_> {
         let counts = versions.iter().map(|version| self.by_version.get(version).copied().unwrap_or_default());
         let line = counts.fold(row(hook), |line, count| line.plain(format!("{count:>22}")));
         let style = if self.fallbacks > 0.0 { Style::Warn } else { Style::Plain };
-        line.plain(format!("{:>11}", self.built_in)).add(style, format!("{:>11}", self.fallbacks))
+        line.plain(format!("{:>10}", self.built_in)).add(style, format!("{:>11}", self.fallbacks))
     }
 }
 
@@ -240,6 +249,7 @@ mod tests {
              comfy_router_decisions_total{hook=\"route\",policy=\"other@y123456789ab\",outcome=\"answered\"} 8\n\
              comfy_router_decisions_total{hook=\"route\",policy=\"other@y123456789ab\",outcome=\"deadline\"} 2\n\
              comfy_router_decisions_total{hook=\"tick\",policy=\"mine@x123456789ab\",outcome=\"not_exported\"} 4\n\
+             comfy_router_policy_fallbacks_total{hook=\"route\",reason=\"deadline\"} 2\n\
              comfy_router_decision_seconds_sum{hook=\"route\"} 0.001\n\
              comfy_router_decision_seconds_count{hook=\"route\"} 20\n\
              comfy_router_model_loads_total{instance=\"gpu0-a\"} 3\n",
@@ -269,6 +279,7 @@ mod tests {
         assert_eq!(row("tick"), ["tick", "0", "0", "4", "0"]);
         let text = lines.join("\n");
         assert!(text.contains("50 us each on average"), "{text}");
+        assert!(text.contains("fallbacks by reason: deadline 2"), "{text}");
         assert!(text.contains("5 onto the cards") && text.contains("saw 3 jobs load"), "{text}");
         assert!(text.contains("nothing lost"), "{text}");
     }

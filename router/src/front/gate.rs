@@ -49,6 +49,18 @@ impl Caller {
     }
 }
 
+/// The head of a request as large as it was sent, give or take the spaces.
+pub(super) fn head_within(request: &Request<Body>, limit: usize) -> Result<(), Answer> {
+    let uri = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    let header = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
+    let head = uri + request.headers().iter().map(header).sum::<usize>();
+    if head <= limit {
+        return Ok(());
+    }
+    let code = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    Err(answer::text(code, &format!("the head of a request may be {limit} bytes")))
+}
+
 impl Gate {
     pub(super) fn new(front: &config::Front) -> Self {
         let hash = |key: &config::ApiKey| (Sha256::digest(key.key.reveal()).into(), key.name.clone());
@@ -178,6 +190,17 @@ mod tests {
             request = request.header(*name, *value);
         }
         request.body(Body::empty()).unwrap()
+    }
+
+    #[test]
+    fn a_head_is_bounded_by_its_path_and_headers_together() {
+        let large = "x".repeat(500);
+        let checked = |uri: &str, headers: &[(&str, &str)]| {
+            head_within(&request(uri, headers), 1_000).map_err(|refused| refused.status().as_u16())
+        };
+        assert_eq!(checked("/prompt", &[("x-a", &large)]), Ok(()));
+        assert_eq!(checked("/prompt", &[("x-a", &large), ("x-b", &large)]), Err(431));
+        assert_eq!(checked(&format!("/{large}"), &[("x-a", &large)]), Err(431));
     }
 
     fn status(front: &config::Front, headers: &[(&str, &str)]) -> u16 {

@@ -25,6 +25,8 @@ use crate::tasks::{self, OnError};
 const PER_ADDRESS: usize = 256;
 /// After an error of `accept`, such as too many open files: trying again at once would only spin.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Prompts are 5 to 200 KiB, and each read of a body is a write to an instance.
+const MAX_READ: usize = 128 << 10;
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
@@ -118,8 +120,8 @@ fn builder(limits: &config::Limits) -> http1::Builder {
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(limits.header_timeout_ms))
         .max_headers(limits.headers)
-        // hyper's least is 8 KiB.
-        .max_buf_size(limits.header_bytes.max(8 << 10))
+        // Bounds heads too; those that are over their own limit are refused by the gate.
+        .max_buf_size(limits.header_bytes.max(MAX_READ))
         .half_close(false)
         .pipeline_flush(true);
     builder

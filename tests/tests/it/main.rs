@@ -3,6 +3,7 @@
 mod clients;
 mod configuration;
 mod crashes;
+mod door;
 mod drain;
 mod faults;
 mod observation;

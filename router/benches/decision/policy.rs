@@ -1,46 +1,22 @@
-//! How long does one routing decision take, from the asking task to the policy thread and back, with 16 candidates and
-//! a queue of 100 different jobs? The aim is a p50 under 50 us for the whole decision in a release build.
-//!
-//! Asserts that the shipped policy answered every question itself; a fallback would be faster and measure nothing.
+//! The question alone: from the asking task to the policy thread and back.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use comfy_router::clock::SystemClock;
 use comfy_router::model::decision::{Answer, Consultation, Question, Route};
 use comfy_router::model::id::InstanceId;
 use comfy_router::model::job::JobClass;
 use comfy_router::model::view::{Candidate, Context, GpuView, InstanceTexts, JobTexts, JobView};
-use comfy_router::policy::{Config, GuestLimits, Handle, Shipped, start};
+use comfy_router::policy::{Handle, Shipped};
 
-const CANDIDATES: u32 = 16;
-const QUEUE: u32 = 100;
+use super::{INSTANCES, QUEUE};
+
 const ROUNDS: u32 = 100;
 
-#[allow(clippy::print_stdout)]
-fn main() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime = runtime.expect("a runtime");
-    println!("one decision, {CANDIDATES} candidates, queue of {QUEUE}, microseconds");
-    println!("{:<16} {:>8} {:>8} {:>8} {:>8}", "policy", "p50", "p99", "max", "in guest");
-    for shipped in Shipped::ALL {
-        // Patient, so that a busy machine gives a long time and not a fallback.
-        let limits = GuestLimits { call_ms: 100, ..GuestLimits::default() };
-        let config = Config { shipped, limits, ..Config::default() };
-        let handle = start(config, Arc::new(SystemClock::default())).expect("the policy host starts");
-        let (total, guest) = runtime.block_on(measure(&handle, shipped));
-        let at = |took: &[Duration], share: f64| {
-            took[((took.len() - 1) as f64 * share).round() as usize].as_secs_f64() * 1e6
-        };
-        let (p50, p99, max) = (at(&total, 0.5), at(&total, 0.99), at(&total, 1.0));
-        println!("{:<16} {p50:>8.1} {p99:>8.1} {max:>8.1} {:>8.1}", shipped.name(), at(&guest, 0.5));
-    }
-}
-
-/// Times of whole decisions and of their part in the guest, both sorted.
-async fn measure(handle: &Handle, shipped: Shipped) -> (Vec<Duration>, Vec<Duration>) {
+/// Times of whole questions and of their part in the guest.
+pub(crate) async fn measure(handle: &Handle, shipped: Shipped) -> (Vec<Duration>, Vec<Duration>) {
     let context = context();
-    let candidates: Vec<Candidate> = (0..CANDIDATES).map(candidate).collect();
+    let candidates: Vec<Candidate> = (0..INSTANCES).map(candidate).collect();
     let (mut total, mut guest) = (Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
         for n in 0..QUEUE {
@@ -62,8 +38,6 @@ async fn measure(handle: &Handle, shipped: Shipped) -> (Vec<Duration>, Vec<Durat
         }
     }
     assert_eq!(total.len() as u32, ROUNDS * QUEUE);
-    total.sort_unstable();
-    guest.sort_unstable();
     (total, guest)
 }
 
@@ -76,7 +50,7 @@ fn context() -> Context {
     };
     Context {
         now_ms: 1_700_000_000_000,
-        fleet: Arc::new((0..CANDIDATES).map(instance).collect()),
+        fleet: Arc::new((0..INSTANCES).map(instance).collect()),
         ..Context::default()
     }
 }
