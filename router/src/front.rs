@@ -108,7 +108,7 @@ impl Front {
             Err(refused) => ("refused", refused),
         };
         metrics::http_request(kind, answer.status().as_u16(), started.elapsed());
-        answer
+        answer.map(|body| body::counted(kind, body))
     }
 
     async fn dispatch(self: Arc<Self>, endpoint: Endpoint, call: Call) -> Answer {

@@ -33,6 +33,18 @@ pub(super) async fn read(request: Request<Body>, limit: usize, kind: &'static st
     Ok(bytes)
 }
 
+/// Counts what is sent: at once where the length is known, part by part where it is not.
+pub(super) fn counted(kind: &'static str, body: Body) -> Body {
+    if let Some(length) = hyper::body::Body::size_hint(&body).exact() {
+        metrics::http_sent(kind, length);
+        return body;
+    }
+    Body::new(body.map_frame(move |frame| {
+        metrics::http_sent(kind, frame.data_ref().map_or(0, Bytes::len) as u64);
+        frame
+    }))
+}
+
 /// A JSON body. An empty one is `None`.
 pub(super) fn parsed<T: DeserializeOwned>(bytes: &[u8]) -> Result<Option<T>, Answer> {
     if bytes.iter().all(u8::is_ascii_whitespace) {

@@ -36,7 +36,13 @@ async fn the_five_measures_are_there_and_move() {
     })
     .await;
     assert_eq!(router.metric("comfy_router_ws_clients", "").await, 1.0);
-    assert_eq!(router.metric("comfy_router_instance_up", "").await, 2.0);
+    eventually("the instances' figures", || async {
+        (router.metric("comfy_router_instance_up", "").await == 2.0).then_some(())
+    })
+    .await;
+    let sent = router.metric("comfy_router_http_sent_bytes_total", "home").await;
+    let page = router.http().get("/").await.ok().body.len();
+    assert_eq!(router.metric("comfy_router_http_sent_bytes_total", "home").await, sent + page as f64);
     assert!(router.metric("comfy_router_decisions_total", "route").await >= 5.0);
     assert_eq!(router.metric("comfy_router_jobs_accepted_total", "").await, 5.0);
 }
