@@ -237,7 +237,8 @@ async fn a_message_too_large_ends_a_websocket_and_nothing_else() {
     let client = Client::connect(&router, "ann").await;
     let mut loud = Socket::open(router.url(), "/ws?clientId=loud").await.expect("a websocket");
     assert_eq!(loud.next().await.data()["sid"], "loud");
-    loud.send(&"x".repeat(2 << 20)).await;
+    // The router may close before it has read everything.
+    let _ = loud.try_send(&"x".repeat(2 << 20)).await;
     let closed = within("the loud client is cut off", async {
         loop {
             if let Message::Closed(code) = loud.next().await {
