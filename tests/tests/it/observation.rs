@@ -1,6 +1,6 @@
 //! What an operator can see.
 
-use comfy_router_tests::{Client, Fleet, Serve, diffusion, plain};
+use comfy_router_tests::{Client, Fleet, Serve, diffusion, eventually, plain};
 use comfyui_emulator::{Config, GpuSpec, Timing};
 use hyper::Method;
 
@@ -27,7 +27,10 @@ async fn the_five_measures_are_there_and_move() {
     assert_eq!(router.metric("comfy_router_job_response_seconds_count", "").await, 5.0, "response time");
     assert_eq!(router.metric("comfy_router_job_queue_wait_seconds_count", "").await, 5.0, "queue wait");
     assert!(router.metric("comfy_router_model_loads_total", "").await >= 1.0, "model loads");
-    router.metric_becomes("comfy_router_gpu_memory_total_bytes", "", |bytes| bytes > 0.0).await;
+    eventually("the cards are read", || async {
+        (router.metric("comfy_router_gpu_memory_total_bytes", "").await > 0.0).then_some(())
+    })
+    .await;
     let text = router.admin().get("/metrics").await.ok().text();
     for name in ["gpu_utilization_ratio", "gpu_memory_used_bytes", "gpu_memory_total_bytes"] {
         assert!(text.contains(&format!("# HELP comfy_router_{name} ")), "{name} is described");
