@@ -152,10 +152,10 @@ impl Handle {
         let outbox = Arc::new(Outbox::new(shared.config.queue_messages, shared.config.queue_bytes));
         outbox.push(Message::ordinary(frame::status(self.remaining(), Some(&sid))));
         let missed = table.absent.take(&sid);
-        if missed.is_empty() {
-            if let Some(node) = table.current.get(&sid) {
-                outbox.push(Message::ordinary(frame::executing_now(node)));
-            }
+        if missed.is_empty()
+            && let Some(node) = table.current.get(&sid)
+        {
+            outbox.push(Message::ordinary(frame::executing_now(node)));
         }
         missed.into_iter().for_each(|message| outbox.push(message));
 

@@ -12,12 +12,12 @@ pub struct PromptError {
     pub message: String,
     pub details: String,
     /// Node id to `{errors, dependent_outputs, class_type}`.
-    pub node_errors: Map<String, Value>,
+    pub node_errors: Box<Map<String, Value>>,
 }
 
 impl PromptError {
     pub fn new(kind: &'static str, message: impl Into<String>, details: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), details: details.into(), node_errors: Map::new() }
+        Self { kind, message: message.into(), details: details.into(), node_errors: Box::default() }
     }
 
     /// A body that is not JSON. ComfyUI answers 500 here; that says nothing and counts as a fault of the server.
@@ -40,7 +40,7 @@ impl PromptError {
 
     /// The whole answer.
     pub fn body(&self) -> String {
-        body(self.kind, &self.message, &self.details, Value::Object(self.node_errors.clone()))
+        body(self.kind, &self.message, &self.details, Value::Object((*self.node_errors).clone()))
     }
 }
 

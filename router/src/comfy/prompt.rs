@@ -115,7 +115,7 @@ fn truthy(raw: &RawValue) -> bool {
     match raw.get() {
         "false" | "\"\"" | "null" => false,
         text if text.starts_with(['[', '{']) => !text[1..text.len() - 1].trim().is_empty(),
-        text => text.parse::<f64>().map_or(true, |number| number != 0.0),
+        text => text.parse::<f64>() != Ok(0.0),
     }
 }
 

@@ -19,7 +19,15 @@ const MAX_FEATURES: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Caches {
     merged: Mutex<Merged>,
-    features: Mutex<Option<(InstanceId, u64, Map<String, Value>)>>,
+    features: Mutex<Option<Features>>,
+}
+
+/// What an instance answered in one of its lives.
+#[derive(Debug, Clone)]
+struct Features {
+    instance: InstanceId,
+    epoch: u64,
+    flags: Map<String, Value>,
 }
 
 /// The catalogues that were merged, and the result.
@@ -122,10 +130,10 @@ impl Front {
         let instances = self.parts.fleet.instances();
         let Some(home) = instances.iter().find(|info| info.is_up()) else { return Map::new() };
         let cached = self.caches.features.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((id, epoch, flags)) = cached
-            && (id, epoch) == (home.id.clone(), home.epoch)
+        if let Some(known) = cached
+            && (&known.instance, known.epoch) == (&home.id, home.epoch)
         {
-            return flags;
+            return known.flags;
         }
         let flags: Option<Map<String, Value>> = async {
             let request = Request::get("/features").body(Body::empty()).ok()?;
@@ -135,7 +143,7 @@ impl Front {
         }
         .await;
         let Some(flags) = flags else { return Map::new() };
-        let known = (home.id.clone(), home.epoch, flags.clone());
+        let known = Features { instance: home.id.clone(), epoch: home.epoch, flags: flags.clone() };
         *self.caches.features.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
         flags
     }

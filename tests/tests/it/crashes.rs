@@ -4,6 +4,8 @@
 //!
 //! `COMFY_ROUTER_TEST_SEED` and `COMFY_ROUTER_TEST_ROUNDS` choose other moments and more of them.
 
+#![expect(clippy::print_stdout, reason = "a failure is repeated by its seed, which the test prints")]
+
 use std::time::Duration;
 
 use comfy_router_tests::{Books, Chance, Client, Http, InstanceProcesses, Router, Serve, plain};

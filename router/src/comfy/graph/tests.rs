@@ -127,7 +127,7 @@ fn refusals_are_comfyuis() {
     let error = analysed(blurred(image(json!(-5), json!("abc")))).unwrap_err();
     assert_eq!((error.kind, error.details.as_str()), ("prompt_outputs_failed_validation", ""));
     assert_eq!(
-        Value::Object(error.node_errors),
+        Value::Object(*error.node_errors),
         json!({"1": {"errors": [
             {"type": "value_smaller_than_min", "message": "Value -5 smaller than min of 1", "details": "width",
              "extra_info": {"input_name": "width", "received_value": -5,
@@ -143,7 +143,7 @@ fn refusals_are_comfyuis() {
     let lacking = blur(image(json!(8), json!(8)), json!({"image": ["1", 0], "blur_radius": 5}));
     let error = analysed(lacking).unwrap_err();
     assert_eq!(
-        Value::Object(error.node_errors),
+        Value::Object(*error.node_errors),
         json!({"2": {"errors": [{"type": "required_input_missing", "message": "Required input is missing",
             "details": "sigma", "extra_info": {"input_name": "sigma"}}],
             "dependent_outputs": ["3"], "class_type": "ImageBlur"}})

@@ -55,7 +55,7 @@ pub(super) fn outputs(
     if good.is_empty() {
         let message = "Prompt outputs failed validation";
         return Err(PromptError {
-            node_errors,
+            node_errors: Box::new(node_errors),
             ..PromptError::new("prompt_outputs_failed_validation", message, details)
         });
     }

@@ -1,5 +1,4 @@
 //! `POST /prompt` and its counter-part: number, validation, queueing, in the order of the real handler.
-#![expect(clippy::result_large_err, reason = "a refusal is a whole reply, moved once per request")]
 
 use axum::{
     extract::{FromRequest, Request, State},

@@ -1,5 +1,4 @@
 //! `/upload/image` and `/upload/mask`.
-#![expect(clippy::result_large_err, reason = "a refusal is a whole reply, moved once per request")]
 
 use std::{convert::Infallible, fs, path::PathBuf};
 
