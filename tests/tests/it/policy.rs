@@ -80,17 +80,19 @@ async fn replacing_the_policy_again_and_again_fails_no_job() {
     let file = PolicyFile::holding(&component("least-loaded"));
     let router = Serve::over(fleet.instances()).policy(&file.path()).start().await;
     let client = Client::connect(&router, "c").await;
+    let done = std::cell::Cell::new(false);
     let swapping = async {
         let mut version = serving(&router).await;
         for at in 0..10 {
             file.replace(&component(["fair-share", "model-affinity", "least-loaded"][at % 3]));
             version = swapped(&router, &version).await;
         }
+        done.set(true);
     };
     let posting = async {
         let mut ids = Vec::new();
-        for colour in 1..=60 {
-            ids.push(runs(&client, colour).await);
+        while !done.get() {
+            ids.push(runs(&client, ids.len() as u32).await);
         }
         ids
     };
