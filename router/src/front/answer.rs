@@ -52,8 +52,11 @@ pub(super) fn text(code: StatusCode, body: &str) -> Answer {
 
 /// aiohttp's words. The rest of the body stays unread, so the connection serves no other request.
 pub(super) fn too_large(limit: u64) -> Answer {
-    let said = format!("Maximum request body size {limit} exceeded.");
-    let mut answer = text(StatusCode::PAYLOAD_TOO_LARGE, &said);
+    last(text(StatusCode::PAYLOAD_TOO_LARGE, &format!("Maximum request body size {limit} exceeded.")))
+}
+
+/// The last answer on its connection.
+pub(super) fn last(mut answer: Answer) -> Answer {
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }
