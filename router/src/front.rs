@@ -3,7 +3,6 @@
 //! Owns the client listener, the table of routes and the rules at the door (hosts, origins, keys, limits). Everything it
 //! says comes from elsewhere: jobs from the scheduler and the ledger, files and pages from instances, events from the
 //! sessions. It never decides what runs where, and keeps nothing but two caches that can be rebuilt.
-#![expect(clippy::result_large_err, reason = "a refusal is a whole answer, moved once per request")]
 
 mod answer;
 mod body;
@@ -109,7 +108,7 @@ impl Front {
             Err(refused) => ("refused", refused),
         };
         metrics::http_request(kind, answer.status().as_u16(), started.elapsed());
-        answer
+        answer.map(|body| body::counted(kind, body))
     }
 
     async fn dispatch(self: Arc<Self>, endpoint: Endpoint, call: Call) -> Answer {

@@ -126,7 +126,7 @@ impl InstanceProcesses {
 
 impl InstanceProcess {
     async fn start(at: usize) -> Self {
-        let flavour = if at % 2 == 0 { "0.8.0" } else { "0.3.64" };
+        let flavour = if at.is_multiple_of(2) { "0.8.0" } else { "0.3.64" };
         let folder = tempfile::tempdir().expect("a folder");
         let (process, url) = spawn(folder.path(), flavour, 0).await;
         Self { name: format!("i{at}"), flavour, folder, url, process }

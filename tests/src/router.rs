@@ -155,17 +155,6 @@ impl Router {
         samples.sum()
     }
 
-    /// Wait until a metric's sum is as wanted.
-    pub async fn metric_becomes(&self, name: &str, labels: &str, wanted: impl Fn(f64) -> bool) {
-        let asked = async {
-            while !wanted(self.metric(name, labels).await) {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        let patience = Duration::from_secs(30);
-        assert!(tokio::time::timeout(patience, asked).await.is_ok(), "{name} never came to what was wanted");
-    }
-
     fn folder(&self) -> &Path {
         self.folder.as_ref().expect("kept until it is dropped").path()
     }

@@ -82,7 +82,15 @@ impl Socket {
         }
     }
 
+    /// # Panics
+    /// When the server has closed it.
     pub async fn send(&mut self, text: &str) {
-        self.0.send(tungstenite::Message::text(text)).await.expect("the websocket is open");
+        self.try_send(text).await.expect("the websocket is open");
+    }
+
+    /// # Errors
+    /// When the server has closed it.
+    pub async fn try_send(&mut self, text: &str) -> anyhow::Result<()> {
+        Ok(self.0.send(tungstenite::Message::text(text)).await?)
     }
 }

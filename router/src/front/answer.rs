@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use bytes::Bytes;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -50,9 +50,15 @@ pub(super) fn text(code: StatusCode, body: &str) -> Answer {
     with_type(code, "text/plain; charset=utf-8", body.to_owned())
 }
 
-/// aiohttp's words.
+/// aiohttp's words. The rest of the body stays unread, so the connection serves no other request.
 pub(super) fn too_large(limit: u64) -> Answer {
-    text(StatusCode::PAYLOAD_TOO_LARGE, &format!("Maximum request body size {limit} exceeded."))
+    last(text(StatusCode::PAYLOAD_TOO_LARGE, &format!("Maximum request body size {limit} exceeded.")))
+}
+
+/// The last answer on its connection.
+pub(super) fn last(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
 }
 
 /// A prompt that cannot run: 400 in ComfyUI's shape.

@@ -1,9 +1,11 @@
 //! Reading what a client sent: bounded bodies, queries, percent-encoding.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
-use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
 use hyper::{Request, StatusCode};
 use serde::de::DeserializeOwned;
 
@@ -21,6 +23,7 @@ pub(super) async fn read(request: Request<Body>, limit: usize, kind: &'static st
     let announced =
         request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit as u64) {
+        discard(request).await;
         return Err(answer::too_large(limit as u64));
     }
     let body = Limited::new(request.into_body(), limit).collect().await;
@@ -31,6 +34,31 @@ pub(super) async fn read(request: Request<Body>, limit: usize, kind: &'static st
     let bytes = body.to_bytes();
     metrics::http_received(kind, bytes.len() as u64);
     Ok(bytes)
+}
+
+/// Reads on for a while. A client that is still sending when the connection closes never sees its answer.
+async fn discard(request: Request<Body>) {
+    const MOST: usize = 4 << 20;
+    const PATIENCE: Duration = Duration::from_secs(2);
+    // This client waits for a word before it sends anything.
+    if request.headers().contains_key(EXPECT) {
+        return;
+    }
+    let mut body = Limited::new(request.into_body(), MOST);
+    let to_its_end = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = tokio::time::timeout(PATIENCE, to_its_end).await;
+}
+
+/// Counts what is sent: at once where the length is known, part by part where it is not.
+pub(super) fn counted(kind: &'static str, body: Body) -> Body {
+    if let Some(length) = hyper::body::Body::size_hint(&body).exact() {
+        metrics::http_sent(kind, length);
+        return body;
+    }
+    Body::new(body.map_frame(move |frame| {
+        metrics::http_sent(kind, frame.data_ref().map_or(0, Bytes::len) as u64);
+        frame
+    }))
 }
 
 /// A JSON body. An empty one is `None`.

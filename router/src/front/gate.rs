@@ -49,7 +49,7 @@ impl Caller {
     }
 }
 
-/// The head of a request as large as it was sent, give or take the spaces.
+/// The head of a request as large as it was sent, give or take the spaces. A client that sends too much is cut off.
 pub(super) fn head_within(request: &Request<Body>, limit: usize) -> Result<(), Answer> {
     let uri = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
     let header = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
@@ -58,7 +58,7 @@ pub(super) fn head_within(request: &Request<Body>, limit: usize) -> Result<(), A
         return Ok(());
     }
     let code = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-    Err(answer::text(code, &format!("the head of a request may be {limit} bytes")))
+    Err(answer::last(answer::text(code, &format!("the head of a request may be {limit} bytes"))))
 }
 
 impl Gate {

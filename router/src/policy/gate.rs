@@ -14,8 +14,12 @@ const ROUNDS: u32 = 200;
 /// Fleet sizes in turn.
 const SIZES: [usize; 6] = [1, 4, 16, sample::LARGEST, 2, 8];
 
-/// Missed deadlines forgiven: the machine may have been busy with something else, compiling for instance.
-const FORGIVEN: u32 = 2;
+/// Missed deadlines forgiven in all. The machine may be busy with something else, compiling for instance, and a good file
+/// that is refused for that stays refused.
+const FORGIVEN: u32 = 20;
+
+/// Missed deadlines forgiven of one question: whoever misses it every time is too slow on any machine.
+const FORGIVEN_IN_A_ROW: u32 = 2;
 
 /// Passes, or says which hook failed and how. Its guest is thrown away: samples must not be remembered.
 pub(crate) fn pass(
@@ -31,12 +35,19 @@ pub(crate) fn pass(
         let size = SIZES[round as usize % SIZES.len()];
         for question in sample::questions(round, size) {
             let consultation = sample::ask(round.into(), size, question);
-            let Err((hook, error)) = put(&mut guest, &check, version, &consultation) else { continue };
-            missed += 1;
-            if error.reason != Fallback::Deadline || missed > FORGIVEN {
-                return Err(LoadError::Gate { hook, reason: error.reason.as_str(), message: error.message });
+            let mut in_a_row = 0;
+            while let Err((hook, error)) = put(&mut guest, &check, version, &consultation) {
+                (missed, in_a_row) = (missed + 1, in_a_row + 1);
+                let forgiven = missed <= FORGIVEN && in_a_row <= FORGIVEN_IN_A_ROW;
+                if error.reason != Fallback::Deadline || !forgiven {
+                    return Err(LoadError::Gate {
+                        hook,
+                        reason: error.reason.as_str(),
+                        message: error.message,
+                    });
+                }
+                guest = version.guest(now_ms)?;
             }
-            guest = version.guest(now_ms)?;
         }
     }
     Ok(())

@@ -4,11 +4,16 @@
 //!
 //! `COMFY_ROUTER_TEST_SEED` and `COMFY_ROUTER_TEST_ROUNDS` choose other moments and more of them.
 
+#![expect(clippy::print_stdout, reason = "a failure is repeated by its seed, which the test prints")]
+
 use std::time::Duration;
 
 use comfy_router_tests::{Books, Chance, Client, Http, InstanceProcesses, Router, Serve, plain};
 use hyper::StatusCode;
 use serde_json::json;
+
+/// Of one client in one round.
+const PROMPTS: u64 = 12;
 
 /// A prompt that a client posted: its id, and the colour of its picture.
 type Posted = (String, u32);
@@ -107,7 +112,7 @@ async fn post(http: &Http, round: u64) -> Vec<Posted> {
 
 async fn post_as(http: &Http, round: u64, client: u64) -> Vec<Posted> {
     let mut accepted = Vec::new();
-    for at in 0..40 {
+    for at in 0..PROMPTS {
         let id = format!("round-{round}-client-{client}-{at}");
         let colour = ((round * 3 + client) * 1_000 + at + 1) as u32;
         let body =
@@ -115,7 +120,7 @@ async fn post_as(http: &Http, round: u64, client: u64) -> Vec<Posted> {
         let answer = http.try_send(hyper::Method::POST, "/prompt", &[], body.to_string()).await;
         match answer {
             Ok(answer) if answer.status == StatusCode::OK => accepted.push((id, colour)),
-            // Known to nobody is fine: it was not accepted.
+            // It starts, and has seen no instance yet.
             Ok(answer) => assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.text()),
             Err(_) => break,
         }

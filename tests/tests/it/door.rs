@@ -154,7 +154,7 @@ async fn jobs_are_listed_as_newer_frontends_ask_for_them() {
         client.http.get_json("/api/jobs?status=in_progress,pending&sort_order=asc&limit=200&offset=0").await;
     assert_eq!(ids(&open), [running.clone(), waiting.clone()]);
     let ended = client.http.get_json("/api/jobs?status=completed,failed,cancelled&limit=64").await;
-    assert_eq!(ids(&ended), [done.clone()]);
+    assert_eq!(ids(&ended), std::slice::from_ref(&done));
     assert_eq!(ended["jobs"][0]["outputs_count"], 1);
     assert_eq!(ended["pagination"], json!({ "offset": 0, "limit": 64, "total": 1, "has_more": false }));
     let detail = client.http.get_json(&format!("/api/jobs/{done}")).await;
@@ -237,7 +237,8 @@ async fn a_message_too_large_ends_a_websocket_and_nothing_else() {
     let client = Client::connect(&router, "ann").await;
     let mut loud = Socket::open(router.url(), "/ws?clientId=loud").await.expect("a websocket");
     assert_eq!(loud.next().await.data()["sid"], "loud");
-    loud.send(&"x".repeat(2 << 20)).await;
+    // The router may close before it has read everything.
+    let _ = loud.try_send(&"x".repeat(2 << 20)).await;
     let closed = within("the loud client is cut off", async {
         loop {
             if let Message::Closed(code) = loud.next().await {

@@ -1,6 +1,6 @@
 //! What an operator can see.
 
-use comfy_router_tests::{Client, Fleet, Serve, diffusion, plain};
+use comfy_router_tests::{Client, Fleet, Serve, diffusion, eventually, plain};
 use comfyui_emulator::{Config, GpuSpec, Timing};
 use hyper::Method;
 
@@ -27,13 +27,22 @@ async fn the_five_measures_are_there_and_move() {
     assert_eq!(router.metric("comfy_router_job_response_seconds_count", "").await, 5.0, "response time");
     assert_eq!(router.metric("comfy_router_job_queue_wait_seconds_count", "").await, 5.0, "queue wait");
     assert!(router.metric("comfy_router_model_loads_total", "").await >= 1.0, "model loads");
-    router.metric_becomes("comfy_router_gpu_memory_total_bytes", "", |bytes| bytes > 0.0).await;
-    let text = router.admin().get("/metrics").await.ok().text();
-    for name in ["gpu_utilization_ratio", "gpu_memory_used_bytes", "gpu_memory_total_bytes"] {
-        assert!(text.contains(&format!("# HELP comfy_router_{name} ")), "{name} is described");
-    }
+    eventually("the GPUs' figures", || async {
+        let total = router.metric("comfy_router_gpu_memory_total_bytes", "").await;
+        let used = router.metric("comfy_router_gpu_memory_used_bytes", "").await;
+        let text = router.admin().get("/metrics").await.ok().text();
+        let utilization = text.contains("\ncomfy_router_gpu_utilization_ratio{");
+        (total > 2e9 && used > 1e9 && used < total && utilization).then_some(())
+    })
+    .await;
     assert_eq!(router.metric("comfy_router_ws_clients", "").await, 1.0);
-    assert_eq!(router.metric("comfy_router_instance_up", "").await, 2.0);
+    eventually("the instances' figures", || async {
+        (router.metric("comfy_router_instance_up", "").await == 2.0).then_some(())
+    })
+    .await;
+    let sent = router.metric("comfy_router_http_sent_bytes_total", "home").await;
+    let page = router.http().get("/").await.ok().body.len();
+    assert_eq!(router.metric("comfy_router_http_sent_bytes_total", "home").await, sent + page as f64);
     assert!(router.metric("comfy_router_decisions_total", "route").await >= 5.0);
     assert_eq!(router.metric("comfy_router_jobs_accepted_total", "").await, 5.0);
 }

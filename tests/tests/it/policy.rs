@@ -75,6 +75,41 @@ async fn a_new_file_decides_from_the_next_decision_on() {
 }
 
 #[tokio::test]
+async fn replacing_the_policy_again_and_again_fails_no_job() {
+    let fleet = Fleet::of(3).await;
+    let file = PolicyFile::holding(&component("least-loaded"));
+    let router = Serve::over(fleet.instances()).policy(&file.path()).start().await;
+    let client = Client::connect(&router, "c").await;
+    let done = std::cell::Cell::new(false);
+    let swapping = async {
+        let mut version = serving(&router).await;
+        for at in 0..10 {
+            file.replace(&component(["fair-share", "model-affinity", "least-loaded"][at % 3]));
+            version = swapped(&router, &version).await;
+        }
+        done.set(true);
+    };
+    let posting = async {
+        let mut ids = Vec::new();
+        while !done.get() {
+            ids.push(runs(&client, ids.len() as u32).await);
+        }
+        ids
+    };
+    let (ids, ()) = tokio::join!(posting, swapping);
+    let serving = serving(&router).await;
+    let mut versions = Vec::new();
+    for id in ids {
+        let by = routed_by(&router, &id).await;
+        assert_eq!(by.len(), 1, "one version decided about {id}: {by:?}");
+        versions.extend(by);
+    }
+    versions.dedup();
+    assert!(versions.len() > 1, "jobs ran under several versions");
+    assert!(router.metric("comfy_router_policy_swaps_total", "").await >= 10.0, "{serving} is not the first");
+}
+
+#[tokio::test]
 async fn a_broken_file_leaves_the_old_policy_in_charge_and_says_why() {
     let fleet = Fleet::of(1).await;
     let file = PolicyFile::holding(&component("least-loaded"));
