@@ -22,8 +22,8 @@ use serde::Serialize;
 pub use instance::{Gpu, Instance, Url};
 pub use mistake::{Mistake, Mistakes, Origin};
 pub use sections::{
-    ApiKey, Discover, Fleet, Front, Ledger, Limits, Log, LogFormat, Outputs, Policy, PolicyLimits, PortRange,
-    Secret, Telemetry, Timeouts,
+    ApiKey, Discover, Fleet, Front, Ledger, Limits, Log, LogFormat, Policy, PolicyLimits, PortRange, Secret,
+    Telemetry, Timeouts,
 };
 pub use sources::{Setting, Sources};
 
@@ -46,7 +46,6 @@ pub struct Config {
     pub timeouts: Timeouts,
     pub front: Front,
     pub log: Log,
-    pub outputs: Outputs,
     /// Empty: instances are discovered.
     #[serde(rename = "instance")]
     pub instances: Vec<Instance>,

@@ -143,7 +143,6 @@ async fn start(
         timeouts: config::Timeouts::default(),
         front: config::Front::default(),
         log: config::Log::default(),
-        outputs: config::Outputs::default(),
         instances: instances.configured(),
     };
     let router = app::Router::start(config).await?;

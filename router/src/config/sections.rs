@@ -267,20 +267,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// How files that instances wrote are named to clients.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Outputs {
-    /// Show each file in a subfolder named for its instance: every instance writes a `ComfyUI_00001_.png` of its own.
-    pub by_instance: bool,
-}
-
-impl Default for Outputs {
-    fn default() -> Self {
-        Self { by_instance: true }
-    }
-}
-
 /// Text that is shown to nobody.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Secret(String);

@@ -32,7 +32,6 @@ pub(super) fn meant(
         timeouts: written.timeouts,
         front: written.front,
         log: written.log,
-        outputs: written.outputs,
         instances,
     };
     check.paths(&mut config, state_dir);

@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 use super::instance::{Gpu, Url};
 use super::mistake::{Mistake, Origin};
-use super::sections::{Discover, Fleet, Front, Ledger, Limits, Log, Outputs, Policy, Telemetry, Timeouts};
+use super::sections::{Discover, Fleet, Front, Ledger, Limits, Log, Policy, Telemetry, Timeouts};
 use super::sources::{KeyPath, Merged, Step, one_line};
 
 #[derive(Debug, Default, Deserialize)]
@@ -24,7 +24,6 @@ pub(super) struct Written {
     pub(super) timeouts: Timeouts,
     pub(super) front: Front,
     pub(super) log: Log,
-    pub(super) outputs: Outputs,
     pub(super) instance: Vec<WrittenInstance>,
 }
 
