@@ -121,8 +121,7 @@ impl Router {
                 assets,
                 clock: clock.clone(),
             },
-            &config.front,
-            &config.limits,
+            &config,
         );
         let admin = Admin::new(admin::Parts {
             scheduler: scheduler.clone(),

@@ -13,6 +13,7 @@ pub mod history;
 pub mod jobs;
 pub mod json;
 pub mod prompt;
+pub mod python;
 
 pub use catalogue::Catalogue;
 pub use errors::PromptError;

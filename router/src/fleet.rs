@@ -275,6 +275,12 @@ impl Handle {
         }
     }
 
+    /// Reads the instance's catalogue again and ends when another one than `old` is known.
+    pub async fn newer_catalogue(&self, id: &InstanceId, old: &Arc<Catalogue>) {
+        self.refresh(id);
+        self.board.catalogue_other_than(id, old).await;
+    }
+
     fn pool(&self, id: &InstanceId) -> Result<&Arc<pool::Pool>, CallError> {
         self.member(id).map(|member| member.pool()).ok_or_else(|| CallError::NoSuchInstance(id.clone()))
     }

@@ -4,6 +4,7 @@
 //! says comes from elsewhere: jobs from the scheduler and the ledger, files and pages from instances, events from the
 //! sessions. It never decides what runs where, and keeps nothing but two caches that can be rebuilt.
 
+mod absent;
 mod answer;
 mod body;
 mod files;
@@ -11,7 +12,9 @@ mod gate;
 mod history;
 mod info;
 mod jobs;
+mod lacks;
 mod listen;
+mod once;
 mod pass;
 mod queue;
 mod routes;
@@ -57,6 +60,8 @@ pub struct Front {
     parts: Parts,
     gate: Gate,
     limits: config::Limits,
+    /// How long the answer to a request with an idempotency key is remembered.
+    once_ms: u64,
     /// Lower-case names of the headers that are kept with a job.
     kept_headers: Vec<String>,
     caches: Caches,
@@ -84,11 +89,13 @@ impl Call {
 }
 
 impl Front {
-    pub fn new(parts: Parts, front: &config::Front, limits: &config::Limits) -> Arc<Self> {
+    pub fn new(parts: Parts, config: &config::Config) -> Arc<Self> {
+        let (front, limits) = (&config.front, &config.limits);
         Arc::new(Self {
             parts,
             gate: Gate::new(front),
             limits: limits.clone(),
+            once_ms: config.ledger.idempotency_s.saturating_mul(1_000),
             kept_headers: front.headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
             caches: Caches::default(),
         })

@@ -43,7 +43,8 @@ pub use error::{LedgerError, OpenError};
 use readers::Readers;
 use record::Record;
 pub use rows::{
-    AttemptRow, Counts, HistoryQuery, HistoryRow, JobFilter, JobRow, JobStateFilter, JobSummary, Page,
+    AttemptRow, Counts, HistoryQuery, HistoryRow, JobFilter, JobRow, JobStateFilter, JobSummary, OnceRow,
+    Page,
 };
 use writer::{Ack, Message, Waiting, Writer};
 
@@ -57,6 +58,8 @@ pub struct Config {
     pub decisions: u32,
     /// Output files whose instance is remembered, also after their job has left the history.
     pub files: u32,
+    /// Idempotency keys remembered; the oldest go first.
+    pub once: u32,
     /// Upper limit of the database file. Beyond it commits fail as if the disk were full. None: the disk decides.
     pub max_file_mib: Option<u32>,
     /// Callers whose events may share one transaction.
@@ -76,6 +79,7 @@ impl Default for Config {
             history: 10_000,
             decisions: 100_000,
             files: 100_000,
+            once: 10_000,
             max_file_mib: None,
             max_batch: 256,
             max_waiting: 4096,
@@ -91,6 +95,7 @@ impl From<&config::Ledger> for Config {
             file: written.dir.join("ledger.db"),
             history: written.history,
             decisions: written.decisions,
+            once: written.idempotency_keys,
             max_file_mib: written.max_file_mib,
             ..Self::default()
         }
@@ -131,7 +136,12 @@ impl Service {
             _lock: lock,
             file: config.file.clone(),
             max_file_mib: config.max_file_mib,
-            keep: store::Keep { history: config.history, decisions: config.decisions, files: config.files },
+            keep: store::Keep {
+                history: config.history,
+                decisions: config.decisions,
+                files: config.files,
+                once: config.once,
+            },
             max_batch: config.max_batch.max(1) as usize,
             inbox,
             waiting: waiting.clone(),
@@ -268,6 +278,12 @@ impl Handle {
     pub async fn history_of(&self, prompt_id: &str) -> Result<Option<HistoryRow>, LedgerError> {
         let prompt_id = prompt_id.to_owned();
         self.readers.read(move |conn| read::history_of(conn, &prompt_id)).await
+    }
+
+    /// What was answered to the request of this tenant with this idempotency key.
+    pub async fn once(&self, tenant: &str, key: &str) -> Result<Option<OnceRow>, LedgerError> {
+        let (tenant, key) = (tenant.to_owned(), key.to_owned());
+        self.readers.read(move |conn| read::once(conn, &tenant, &key)).await
     }
 
     /// Takes finished jobs out of the history, with all their texts; unknown ids are ignored.

@@ -46,6 +46,8 @@ pub struct End {
     pub outcome: JobOutcome,
     pub attempt: Option<Attempt>,
     pub detail: String,
+    /// Of an instance's refusal, as JSON; empty when there is none.
+    pub node_errors: String,
     pub remaining: usize,
 }
 

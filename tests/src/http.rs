@@ -114,11 +114,22 @@ impl Http {
 
     /// `POST /upload/image` of one file.
     pub async fn upload(&self, name: &str, content: &[u8]) -> Answer {
+        self.upload_with(name, content, &[]).await
+    }
+
+    /// The same with further fields of the form.
+    pub async fn upload_with(&self, name: &str, content: &[u8], fields: &[(&str, &str)]) -> Answer {
+        let mut body = Vec::new();
+        for (field, value) in fields {
+            let part =
+                format!("--xyz\r\nContent-Disposition: form-data; name=\"{field}\"\r\n\r\n{value}\r\n");
+            body.extend_from_slice(part.as_bytes());
+        }
         let head = format!(
             "--xyz\r\nContent-Disposition: form-data; name=\"image\"; filename=\"{name}\"\r\n\
              Content-Type: image/png\r\n\r\n"
         );
-        let body = [head.as_bytes(), content, b"\r\n--xyz--\r\n"].concat();
+        body.extend_from_slice(&[head.as_bytes(), content, b"\r\n--xyz--\r\n"].concat());
         let headers = [("content-type", "multipart/form-data; boundary=xyz")];
         let answer = self.try_send(Method::POST, "/upload/image", &headers, body).await;
         answer.unwrap_or_else(|error| panic!("upload: {error:#}"))

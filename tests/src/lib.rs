@@ -13,6 +13,7 @@ mod graphs;
 mod http;
 mod policies;
 mod process;
+pub mod replay;
 mod router;
 mod sequence;
 mod socket;

@@ -2,16 +2,19 @@
 
 pub mod merge;
 pub mod models;
+mod own_checks;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::json::{self, JsonError, Members};
+use super::python::Num;
 use crate::model::view::Capabilities;
 
 /// The node classes of one instance, or of several merged. Immutable; shared by `Arc`.
@@ -28,17 +31,55 @@ pub struct ClassInfo {
     pub output_node: bool,
     /// Part of ComfyUI itself: what its inputs declare is then all that is checked of them.
     pub core: bool,
-    pub inputs: HashMap<String, Input>,
+    /// Written against the newer node interface, whose outputs are a list and not a tuple.
+    pub v3: bool,
+    /// In the order declared, required ones first.
+    pub inputs: IndexMap<String, Input>,
+    pub outputs: Vec<OutputType>,
     /// Where its text lies in the catalogue's.
     span: (usize, usize),
+}
+
+/// What an output slot gives.
+#[derive(Debug, Clone, PartialEq)]
+pub enum OutputType {
+    /// One name, or several separated by commas.
+    Named(String),
+    /// A list of choices, or something that instances disagree about: it fits everywhere.
+    Any,
+}
+
+/// What an input is declared as, in the words that link checks compare.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TypeName {
+    Named(String),
+    /// A list of choices in the older form.
+    List,
+    /// Instances disagree.
+    Any,
+}
+
+/// How far ComfyUI's check of a value may be repeated here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Check {
+    /// Conversion, bounds and choices.
+    Whole,
+    /// Conversion only: the class checks the rest itself, or may do so.
+    Conversion,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Input {
     pub kind: InputKind,
+    pub type_name: TypeName,
+    pub check: Check,
+    /// The class judges the types of its links itself, or may do so.
+    pub any_link: bool,
     pub required: bool,
     /// Holds the name of an uploaded file.
     pub upload: bool,
+    /// The kind of file that must be there when the prompt is posted, where ComfyUI looks for it.
+    pub file_kind: Option<&'static str>,
     /// Its choices are the files of this model folder.
     pub folder: Option<String>,
 }
@@ -46,14 +87,14 @@ pub struct Input {
 #[derive(Debug, Clone, PartialEq)]
 pub enum InputKind {
     Int {
-        min: Option<f64>,
-        max: Option<f64>,
+        min: Option<Num>,
+        max: Option<Num>,
     },
     Float {
-        min: Option<f64>,
-        max: Option<f64>,
+        min: Option<Num>,
+        max: Option<Num>,
     },
-    /// The choices, if all of them are texts.
+    /// The choices, if all of them are texts. In either form; `type_name` tells which.
     Combo(Option<Vec<String>>),
     /// Stands for inputs of other names (`COMFY_AUTOGROW_V3` and the like).
     Dynamic,
@@ -111,12 +152,18 @@ impl Catalogue {
         }
     }
 
-    /// What one input is declared as, for `input_config` of an error.
+    /// What one input is declared as, for `input_config` of an error: its type and its options, if only empty ones.
     pub fn input_config(&self, class: &str, input: &str) -> Value {
         let info =
             self.classes.get(class).and_then(|class| serde_json::from_str::<Value>(self.text_of(class)).ok());
         let group = |name: &str| info.as_ref()?.get("input")?.get(name)?.get(input).cloned();
-        group("required").or_else(|| group("optional")).unwrap_or(Value::Null)
+        let mut config = group("required").or_else(|| group("optional")).unwrap_or(Value::Null);
+        if let Some(parts) = config.as_array_mut()
+            && parts.len() == 1
+        {
+            parts.push(Value::Object(Default::default()));
+        }
+        config
     }
 
     fn text_of(&self, class: &ClassInfo) -> &str {
@@ -132,7 +179,15 @@ struct RawClass<'a> {
     #[serde(default)]
     output_node: bool,
     #[serde(default)]
+    output: Vec<Value>,
+    #[serde(default)]
     python_module: Option<String>,
+    #[serde(borrow, default)]
+    api_node: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    experimental: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    deprecated: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize, Default)]
@@ -144,25 +199,37 @@ struct RawInputs<'a> {
 }
 
 fn read_class(name: &str, text: &str) -> Result<ClassInfo, serde_json::Error> {
+    /// Modules of ComfyUI itself; one that ends with a point stands for all inside it.
+    const CORE: [&str; 4] =
+        ["nodes", "comfy_extras.", "comfy_api_nodes.", "custom_nodes.websocket_image_save"];
     let raw: RawClass<'_> = serde_json::from_str(text)?;
     let module = raw.python_module.as_deref().unwrap_or_default();
-    let mut inputs = HashMap::new();
-    for (required, group) in [(false, raw.input.optional), (true, raw.input.required)] {
+    let core = CORE
+        .iter()
+        .any(|own| module == own.trim_end_matches('.') || own.ends_with('.') && module.starts_with(own));
+    let mut inputs = IndexMap::new();
+    for (required, group) in [(true, raw.input.required), (false, raw.input.optional)] {
         for (input, declared) in group.unwrap_or_default() {
-            let read = read_input(name, &input, declared, required);
-            inputs.insert(input, read);
+            let read = read_input(name, core, &input, declared, required);
+            inputs.entry(input).or_insert(read);
         }
     }
-    let core = module == "nodes" || module.starts_with("comfy_extras.");
-    Ok(ClassInfo { output_node: raw.output_node, core, inputs, span: (0, 0) })
+    let outputs = raw.output.into_iter().map(|output| match output {
+        Value::String(name) => OutputType::Named(name),
+        _ => OutputType::Any,
+    });
+    // The newer interface describes every class with all of these; the older one only those that are set.
+    let v3 = raw.api_node.is_some() && raw.experimental.is_some() && raw.deprecated.is_some();
+    Ok(ClassInfo { output_node: raw.output_node, core, v3, inputs, outputs: outputs.collect(), span: (0, 0) })
 }
 
 /// `[type or list of choices, {options}]`; anything else is of a kind we know nothing about.
-fn read_input(class: &str, name: &str, declared: &RawValue, required: bool) -> Input {
+fn read_input(class: &str, core: bool, name: &str, declared: &RawValue, required: bool) -> Input {
     let parts: Vec<&RawValue> = serde_json::from_str(declared.get()).unwrap_or_default();
     let options: Members<'_> = parts.get(1).and_then(|raw| json::members(raw).ok()).unwrap_or_default();
-    let bound = |name: &str| options.get(name).and_then(|raw| raw.get().parse::<f64>().ok());
+    let bound = |name: &str| options.get(name).and_then(|raw| Num::parse(raw.get()));
     let kind = parts.first().map_or("", |raw| raw.get());
+    let type_name = serde_json::from_str::<String>(kind).map_or(TypeName::List, TypeName::Named);
     let kind = if kind.starts_with('[') {
         InputKind::Combo(serde_json::from_str(kind).ok())
     } else {
@@ -183,7 +250,17 @@ fn read_input(class: &str, name: &str, declared: &RawValue, required: bool) -> I
         InputKind::Combo(Some(choices)) if !upload => models::folder_of(class, name, choices),
         _ => None,
     };
-    Input { kind, required, upload, folder }
+    let checked = core && !own_checks::covers(class, name);
+    Input {
+        kind,
+        type_name,
+        check: if checked { Check::Whole } else { Check::Conversion },
+        any_link: !core || own_checks::of_links(class),
+        required,
+        upload,
+        file_kind: own_checks::file_kind(class, name),
+        folder,
+    }
 }
 
 /// An empty list says that a folder is empty, and says so even where the folder's name is only a guess.
@@ -223,7 +300,7 @@ mod tests {
         let catalogue = catalogue(INFO);
         let save = catalogue.class("SaveImage").unwrap();
         assert!(save.output_node && save.core);
-        assert_eq!(save.inputs["n"].kind, InputKind::Int { min: Some(1.0), max: Some(4.0) });
+        assert_eq!(save.inputs["n"].kind, InputKind::Int { min: Some(Num::Int(1)), max: Some(Num::Int(4)) });
         assert_eq!(save.inputs["auto"].kind, InputKind::Dynamic);
         assert!(!save.inputs["auto"].required);
         assert!(catalogue.class("LoadImage").unwrap().inputs["image"].upload);
@@ -244,7 +321,7 @@ mod tests {
             r#"{"VAELoader":{"input": {"required": {"vae_name": ["COMBO", {"options": ["v.pt", "pixel_space"]}]}}}}"#
         );
         assert_eq!(catalogue.raw_class("Nope"), "{}");
-        assert_eq!(catalogue.input_config("SaveImage", "images"), serde_json::json!(["IMAGE"]));
+        assert_eq!(catalogue.input_config("SaveImage", "images"), serde_json::json!(["IMAGE", {}]));
     }
 
     #[test]

@@ -108,6 +108,7 @@ pub(super) mod tests {
                 ..Body::default()
             }),
             needs: Arc::new(Needs::default()),
+            once: None,
         }
     }
 

@@ -7,10 +7,16 @@
 use std::borrow::Cow;
 
 use indexmap::IndexMap;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+
+use super::errors::clip;
 
 /// Deeper nesting is refused; `serde_json`'s own limit when it builds values.
 pub const MAX_DEPTH: usize = 127;
+/// Of a key that an error names, in bytes.
+const MAX_SHOWN: usize = 200;
 
 /// The members of an object, undecoded, in the order of their first appearance. Of equal keys the last counts, as in
 /// Python.
@@ -52,6 +58,41 @@ pub fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonErro
 /// An object's members; an error if it is anything but an object.
 pub fn members(raw: &RawValue) -> Result<Members<'_>, serde_json::Error> {
     serde_json::from_str(raw.get())
+}
+
+/// The members of an object whose keys are all different. Readers disagree about which of two equal ones counts, and
+/// what the router checks must be what an instance runs.
+pub fn unique_members(raw: &RawValue) -> Result<Members<'_>, serde_json::Error> {
+    serde_json::from_str::<Unique<'_>>(raw.get()).map(|Unique(members)| members)
+}
+
+struct Unique<'a>(Members<'a>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Unique<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(UniqueVisitor).map(Unique)
+    }
+}
+
+struct UniqueVisitor;
+
+impl<'de> Visitor<'de> for UniqueVisitor {
+    type Value = Members<'de>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Members::new();
+        while let Some((key, value)) = map.next_entry::<String, &RawValue>()? {
+            if let Some((twice, _)) = members.get_key_value(&key) {
+                return Err(Error::custom(format!("the key `{}` appears twice", clip(twice, MAX_SHOWN))));
+            }
+            members.insert(key, value);
+        }
+        Ok(members)
+    }
 }
 
 /// Where the non-numbers are. One pass, no recursion: the text may be hostile.
@@ -144,5 +185,7 @@ mod tests {
         let members = members(&raw).unwrap();
         assert_eq!(members["a"].get(), "3");
         assert_eq!(members.len(), 2);
+        let refused = unique_members(&raw).unwrap_err().to_string();
+        assert!(refused.contains("the key `a` appears twice"), "{refused}");
     }
 }

@@ -3,7 +3,7 @@
 //! Differences from ComfyUI, all where it would answer 500, misread the request or lose its worker thread:
 //! - malformed JSON, a `prompt` that is not an object, `extra_data` that is not an object, a `number` that is none: 400;
 //! - `prompt_id: null` or `""` means "mint one" (0.8.0 makes it the text `"None"`); `client_id: ""` means none;
-//! - a node without an object `inputs` is refused: unreachable from any output, it would end the worker thread.
+//! - a prompt that would end the worker thread is refused (see [`graph`](super::graph)).
 //!
 //! The body's size is the listener's limit, not ours.
 
@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use super::errors::{PromptError, clip};
 use super::graph::Graph;
 use super::json;
+use super::python;
 use crate::model::job::{Body, Requested, Secrets};
 
 pub const MAX_NODES: usize = 10_000;
@@ -58,8 +59,10 @@ impl Submission {
 pub fn parse(body: &[u8]) -> Result<Submission, PromptError> {
     let text = json::text(body).map_err(PromptError::invalid_json)?;
     let raw: &RawValue = serde_json::from_str(&text).map_err(PromptError::invalid_json)?;
-    let members = json::members(raw)
-        .map_err(|_| PromptError::new("invalid_json", "The request body is not a JSON object", ""))?;
+    if !raw.get().starts_with('{') {
+        return Err(PromptError::new("invalid_json", "The request body is not a JSON object", ""));
+    }
+    let members = json::unique_members(raw).map_err(PromptError::invalid_json)?;
     let get = |name: &str| members.get(name).copied().filter(|raw| raw.get() != "null");
 
     let prompt = members.get("prompt").ok_or_else(PromptError::no_prompt)?;
@@ -85,11 +88,11 @@ fn invalid(message: &str) -> PromptError {
     PromptError::new("invalid_prompt", message, "")
 }
 
-/// Text, or a number or boolean as Python's `str` would nearly write it.
+/// Text, or a number or boolean as Python's `str` writes it.
 fn id(raw: &RawValue, name: &str) -> Result<String, PromptError> {
     let id = match serde_json::from_str(raw.get()) {
         Ok(serde_json::Value::String(text)) => text,
-        Ok(value @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_))) => value.to_string(),
+        Ok(value @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_))) => python::text(&value),
         _ => return Err(PromptError::new("invalid_prompt", format!("{name} must be a string"), "")),
     };
     if id.len() > MAX_ID {
@@ -119,9 +122,15 @@ fn truthy(raw: &RawValue) -> bool {
     }
 }
 
+/// What is no text is no node's id.
 fn targets(raw: &RawValue) -> Result<Vec<String>, PromptError> {
-    serde_json::from_str(raw.get())
-        .map_err(|_| invalid("partial_execution_targets must be a list of node ids"))
+    let listed: Vec<serde_json::Value> = serde_json::from_str(raw.get())
+        .map_err(|_| invalid("partial_execution_targets must be a list of node ids"))?;
+    let text = |value| match value {
+        serde_json::Value::String(id) => Some(id),
+        _ => None,
+    };
+    Ok(listed.into_iter().filter_map(text).collect())
 }
 
 /// `(text without what is not to be kept, credentials, client_id inside)`
@@ -129,7 +138,10 @@ fn extra_data(raw: Option<&RawValue>) -> Result<(String, Secrets, Option<String>
     let Some(raw) = raw else {
         return Ok(("{}".to_owned(), Secrets::default(), None));
     };
-    let members = json::members(raw).map_err(|_| invalid("extra_data must be an object"))?;
+    if !raw.get().starts_with('{') {
+        return Err(invalid("extra_data must be an object"));
+    }
+    let members = json::unique_members(raw).map_err(PromptError::invalid_json)?;
     let mut client = None;
     let mut secrets = Secrets::default();
     let mut untouched = true;
@@ -214,11 +226,6 @@ mod tests {
             (r#"{"prompt":null}"#.into(), "invalid_prompt"),
             (r#"{"prompt":"x"}"#.into(), "invalid_prompt"),
             (r#"{"prompt":[1]}"#.into(), "invalid_prompt"),
-            (r#"{"prompt":{"1":5}}"#.into(), "invalid_prompt"),
-            (r#"{"prompt":{"1":{"inputs":{}}}}"#.into(), "invalid_prompt"),
-            (r#"{"prompt":{"1":{"class_type":7,"inputs":{}}}}"#.into(), "invalid_prompt"),
-            (r#"{"prompt":{"1":{"class_type":"A"}}}"#.into(), "invalid_prompt"),
-            (r#"{"prompt":{"1":{"class_type":"A","inputs":[]}}}"#.into(), "invalid_prompt"),
             (format!(r#"{{"prompt":{{{many}}}}}"#), "prompt_too_large"),
             (format!(r#"{{"prompt":{{}},"prompt_id":"{long}"}}"#), "invalid_prompt"),
             (r#"{"prompt":{},"prompt_id":{}}"#.into(), "invalid_prompt"),
@@ -241,9 +248,20 @@ mod tests {
     }
 
     #[test]
-    fn of_two_prompts_the_last_counts() {
-        let submission = parse(br#"{"prompt":7,"prompt":{}}"#).unwrap();
-        assert_eq!(submission.prompt, "{}");
+    fn a_key_that_appears_twice_is_refused_wherever_it_counts() {
+        for body in [
+            r#"{"prompt":7,"prompt":{}}"#,
+            r#"{"prompt":{"1":{"class_type":"A","inputs":{}},"\u0031":{"class_type":"B","inputs":{}}}}"#,
+            r#"{"prompt":{"1":{"class_type":"A","class_type":"B","inputs":{}}}}"#,
+            r#"{"prompt":{"1":{"class_type":"A","inputs":{"x":1,"x":2}}}}"#,
+            r#"{"prompt":{},"extra_data":{"client_id":"a","client_id":"b"}}"#,
+        ] {
+            let error = parse(body.as_bytes()).expect_err(body);
+            assert!(
+                error.kind == "invalid_json" && error.details.contains("appears twice"),
+                "{body}: {error}"
+            );
+        }
     }
 
     #[test]

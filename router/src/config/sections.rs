@@ -78,6 +78,10 @@ pub struct Ledger {
     pub history: u32,
     /// Decision records kept.
     pub decisions: u32,
+    /// How long the answer to a prompt with an `Idempotency-Key` is remembered.
+    pub idempotency_s: u64,
+    /// Such answers kept; the oldest go first.
+    pub idempotency_keys: u32,
     /// Largest size of the database; beyond it the router takes no jobs, as if the disk were full. Absent: the disk decides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_file_mib: Option<u32>,
@@ -85,7 +89,14 @@ pub struct Ledger {
 
 impl Default for Ledger {
     fn default() -> Self {
-        Self { dir: PathBuf::new(), history: 10_000, decisions: 100_000, max_file_mib: None }
+        Self {
+            dir: PathBuf::new(),
+            history: 10_000,
+            decisions: 100_000,
+            idempotency_s: 86_400,
+            idempotency_keys: 10_000,
+            max_file_mib: None,
+        }
     }
 }
 

@@ -204,7 +204,7 @@ impl Check<'_> {
     fn ranges(&mut self, config: &Config) {
         const HOUR_MS: u64 = 3_600_000;
         let (fleet, limits, policy) = (&config.fleet, &config.limits, &config.policy.limits);
-        let rows: [(&str, &str, u64, u64, u64); 32] = [
+        let rows: [(&str, &str, u64, u64, u64); 34] = [
             ("discover", "timeout_ms", config.discover.timeout_ms, 10, 60_000),
             ("fleet", "poll_ms", fleet.poll_ms, 50, HOUR_MS),
             ("fleet", "connect_timeout_ms", fleet.connect_timeout_ms, 1, HOUR_MS),
@@ -220,6 +220,8 @@ impl Check<'_> {
             ("policy.limits", "failures", policy.failures.into(), 1, 1_000),
             ("ledger", "history", u64::from(config.ledger.history), 1, 10_000_000),
             ("ledger", "decisions", u64::from(config.ledger.decisions), 1, 100_000_000),
+            ("ledger", "idempotency_s", config.ledger.idempotency_s, 1, 366 * 86_400),
+            ("ledger", "idempotency_keys", u64::from(config.ledger.idempotency_keys), 1, 10_000_000),
             ("ledger", "max_file_mib", config.ledger.max_file_mib.map_or(1, u64::from), 1, 16 << 20),
             ("telemetry", "sample_ms", config.telemetry.sample_ms, 20, HOUR_MS),
             ("limits", "queue_jobs", limits.queue_jobs as u64, 1, 10_000_000),

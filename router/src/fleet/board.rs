@@ -6,7 +6,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::{Foreign, InstanceInfo, State};
+use crate::comfy::Catalogue;
 use crate::config;
+use crate::model::id::InstanceId;
 
 #[derive(Debug)]
 pub(super) struct Board {
@@ -39,6 +41,16 @@ impl Board {
         });
         self.changes.send_modify(|count| *count += 1);
         self.get(index)
+    }
+
+    pub(super) async fn catalogue_other_than(&self, id: &InstanceId, old: &Arc<Catalogue>) {
+        let mut changes = self.changes.subscribe();
+        let other = |_: &u64| {
+            let instances = self.instances.load();
+            instances.iter().any(|info| info.id == *id && !Arc::ptr_eq(&info.catalogue, old))
+        };
+        // The sender lives in `self`.
+        let _ = changes.wait_for(other).await;
     }
 
     pub(super) async fn looked(&self) {

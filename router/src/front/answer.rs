@@ -105,6 +105,7 @@ pub(super) fn not_submitted(failed: &SubmitError) -> Answer {
             metrics::job_refused("invalid");
             return json_value(StatusCode::CONFLICT, &json!({"error": message}));
         }
+        Refusal::KeyReused => ("invalid", "idempotency_key_reused", 422, None),
         Refusal::Policy { status, retry_after_s, .. } => {
             ("policy", "rejected_by_policy", *status, *retry_after_s)
         }

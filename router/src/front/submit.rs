@@ -7,14 +7,17 @@ use hyper::header::{HeaderMap, HeaderName};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::answer::{self, Answered};
-use super::{Call, Front, body};
+use super::answer::{self, Answered, Failed};
+use super::{Call, Front, body, lacks, once};
 use crate::comfy::errors::clip;
-use crate::comfy::graph::{self, Analysis};
-use crate::comfy::{PromptError, Submission, history, json, prompt};
+use crate::comfy::graph::{self, Analysis, Known, Rules};
+use crate::comfy::{PromptError, Submission, prompt};
+use crate::fleet::InstanceInfo;
 use crate::metrics;
 use crate::model::id::JobId;
-use crate::model::job::{Body, Job, JobClass, Number};
+use crate::model::job::{Body, Job, JobClass, Number, Once};
+use crate::scheduler::SubmitError;
+use crate::scheduler::input::Refusal;
 
 /// Of one kept header.
 const MAX_HEADER: usize = 1_024;
@@ -24,25 +27,64 @@ impl Front {
     pub(super) async fn submit(&self, call: Call) -> Answered {
         let headers = call.request.headers().clone();
         let body = body::read(call.request, self.limits.prompt_bytes, "here").await?;
+        let once = self.once(&headers, &body)?;
+        if let Some(once) = &once
+            && let Some(answer) = self.answered_before(&call.caller.tenant, once).await?
+        {
+            return Ok(answer);
+        }
         let submission = prompt::parse(&body).map_err(refused)?;
         drop(body);
+        let found = self.examined(&submission).await?;
+        let node_errors = found.node_errors.clone();
+        let input_kib = self.gather(&found.needs.uploads).await;
+        let mut job = self.job_of(submission, found, call.caller.tenant.clone(), &headers, input_kib);
+        let once = once.map(|once| Arc::new(Once { node_errors: node_errors.clone(), ..once }));
+        job.once.clone_from(&once);
+        let failed = match self.parts.scheduler.submit(job).await {
+            Ok(taken) => {
+                let node_errors = taken.known.as_deref().unwrap_or(&node_errors);
+                return Ok(once::accepted(&taken.prompt_id, taken.number, node_errors));
+            }
+            Err(failed) => failed,
+        };
+        // The first of two equal requests may have become durable, and its job may be over, since the ledger was asked.
+        if let (Some(once), SubmitError::Refused(Refusal::Storage { full: false, .. })) = (&once, &failed)
+            && let Some(answer) = self.answered_before(&call.caller.tenant, once).await?
+        {
+            return Ok(answer);
+        }
+        Ok(answer::not_submitted(&failed))
+    }
+
+    /// ComfyUI's validation, against the whole fleet. Before a model is said to be nowhere, the instances are asked
+    /// whether their lists have changed: ComfyUI reads the disk.
+    async fn examined(&self, submission: &Submission) -> Result<Analysis, Failed> {
+        let first = self.examined_now(submission).await?;
+        let refusal = match first {
+            Err(error) if !error.lacking.loaders.is_empty() && self.renewed(&error.lacking.loaders).await => {
+                self.examined_now(submission).await?
+            }
+            other => other,
+        };
+        refusal.map_err(|error| refused(lacks::named(error, &self.parts.fleet.instances())).into())
+    }
+
+    async fn examined_now(&self, submission: &Submission) -> Result<Result<Analysis, PromptError>, Failed> {
         let catalogue = self.catalogue().await;
         if catalogue.is_empty() {
             metrics::job_refused("no_instance");
-            return Ok(answer::no_instance());
+            return Err(answer::no_instance().into());
         }
-        let found = graph::analyse(&submission, &catalogue).map_err(refused)?;
-        let node_errors = found.node_errors.clone();
-        let input_kib = self.gather(&found.needs.uploads).await;
-        let job = self.job_of(submission, found, call.caller.tenant, &headers, input_kib);
-        match self.parts.scheduler.submit(job).await {
-            Ok(accepted) => Ok(answer::json_text(format!(
-                r#"{{"prompt_id": {}, "number": {}, "node_errors": {node_errors}}}"#,
-                json::quote(&accepted.prompt_id),
-                history::number(accepted.number),
-            ))),
-            Err(failed) => Ok(answer::not_submitted(&failed)),
-        }
+        let absent = self.absent(graph::named_files(&submission.graph, &catalogue)).await;
+        let instances = self.parts.fleet.instances();
+        let mut known: Vec<&InstanceInfo> =
+            instances.iter().filter(|info| !info.catalogue.is_empty()).collect();
+        known.sort_by_key(|info| !info.is_up());
+        let rules = Rules::of(known.iter().filter_map(|info| info.version.as_deref()));
+        let known = Known { catalogue: &catalogue, rules, absent: &absent };
+        let found = graph::analyse(submission, &known);
+        Ok(found.and_then(|found| lacks::nobody(&found.needs, &instances).map_or(Ok(found), Err)))
     }
 
     fn job_of(
@@ -70,6 +112,7 @@ impl Front {
             accepted_at: self.parts.clock.now().wall,
             body: Arc::new(Body { input_kib: kib, ..body }),
             needs: Arc::new(found.needs),
+            once: None,
         }
     }
 

@@ -121,7 +121,7 @@ impl Front {
 }
 
 /// ComfyUI looks at the last part of a name only, so folders in it go into `subfolder`.
-fn view_path(file: &UploadRef) -> String {
+pub(super) fn view_path(file: &UploadRef) -> String {
     let path = match file.subfolder.is_empty() {
         true => file.name.clone(),
         false => format!("{}/{}", file.subfolder, file.name),

@@ -8,7 +8,8 @@ use serde::de::DeserializeOwned;
 
 use super::record::{Rest, from_word, sum};
 use super::rows::{
-    AttemptRow, Counts, HistoryQuery, HistoryRow, JobFilter, JobRow, JobStateFilter, JobSummary, Page, Window,
+    AttemptRow, Counts, HistoryQuery, HistoryRow, JobFilter, JobRow, JobStateFilter, JobSummary, OnceRow,
+    Page, Window,
 };
 use crate::model::decision::{DecisionRecord, Limits, PolicyVersion, Priority};
 use crate::model::event::{History, OpenJob, OutputFile};
@@ -85,6 +86,7 @@ fn head(row: &Row<'_>) -> rusqlite::Result<(i64, JobRow)> {
         accepted_at: wall(row, "accepted_at")?.unwrap_or_default(),
         body: Arc::default(),
         needs: Arc::default(),
+        once: None,
     };
     let limits =
         Limits { queue_ms: row.get("queue_ms")?, run_ms: row.get("run_ms")?, stall_ms: row.get("stall_ms")? };
@@ -263,6 +265,22 @@ pub(super) fn locate(conn: &Connection, file: &OutputFile) -> Read<Option<Instan
         .query_row([&file.filename, &file.subfolder, &file.kind], |row| row.get(0))
         .optional()?;
     Ok(found.map(|name| InstanceId(name.into())))
+}
+
+pub(super) fn once(conn: &Connection, tenant: &str, key: &str) -> Read<Option<OnceRow>> {
+    let mut query = conn.prepare_cached(
+        "SELECT digest, until, prompt_id, number, node_errors FROM once WHERE tenant = ?1 AND key = ?2",
+    )?;
+    let found = query.query_row([tenant, key], |row| {
+        Ok(OnceRow {
+            digest: row.get("digest")?,
+            until: wall(row, "until")?.unwrap_or_default(),
+            prompt_id: row.get("prompt_id")?,
+            number: row.get("number")?,
+            node_errors: row.get("node_errors")?,
+        })
+    });
+    Ok(found.optional()?)
 }
 
 pub(super) fn counter(conn: &Connection) -> Read<i64> {

@@ -169,3 +169,15 @@ mod tests {
         assert_eq!(window(Some(i64::MIN), i64::MAX), Window::From { skip: i64::MAX, take: Some(1) });
     }
 }
+
+/// The answer to a request with an idempotency key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OnceRow {
+    /// Of the request's body.
+    pub digest: [u8; 32],
+    /// When the key is forgotten.
+    pub until: WallMs,
+    pub prompt_id: String,
+    pub number: Number,
+    pub node_errors: String,
+}

@@ -10,7 +10,8 @@ use rusqlite::{Connection, OpenFlags};
 use super::error::{LedgerError, OpenError};
 
 /// One script for each version of the schema; `user_version` counts those that ran. Never edit one that was released.
-const MIGRATIONS: &[&str] = &[r"
+const MIGRATIONS: &[&str] = &[
+    r"
 CREATE TABLE job (
     seq INTEGER PRIMARY KEY,        -- order of acceptance
     id TEXT NOT NULL UNIQUE,
@@ -96,7 +97,22 @@ CREATE INDEX decision_job ON decision (job) WHERE job IS NOT NULL;
 
 CREATE TABLE counter (one INTEGER PRIMARY KEY CHECK (one = 1), next INTEGER NOT NULL) STRICT;
 INSERT INTO counter VALUES (1, 0);
-"];
+",
+    r"
+CREATE TABLE once (                 -- requests that clients may repeat
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant TEXT NOT NULL,
+    key TEXT NOT NULL,
+    digest BLOB NOT NULL,
+    until INTEGER NOT NULL,
+    prompt_id TEXT NOT NULL,
+    number ANY NOT NULL,
+    node_errors TEXT NOT NULL,
+    UNIQUE (tenant, key)
+) STRICT;
+CREATE INDEX once_until ON once (until);
+",
+];
 
 /// Held while the ledger is open: two routers on one file would each believe that they own the queue.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use super::error::ApplyError;
 use super::record::{Accepted, Ended, Record, word};
 use crate::model::decision::DecisionRecord;
 use crate::model::id::JobId;
-use crate::model::job::{Attempt, AttemptOutcome, JobOutcome, Number, WallMs};
+use crate::model::job::{Attempt, AttemptOutcome, Job, JobOutcome, Number, Once, WallMs};
 
 type Applied = Result<(), ApplyError>;
 
@@ -59,6 +59,26 @@ fn accept(conn: &Connection, accepted: &Accepted) -> Applied {
         let next = int(n.unsigned_abs()).saturating_add(1);
         conn.prepare_cached("UPDATE counter SET next = max(next, ?1)")?.execute([next])?;
     }
+    job.once.as_deref().map_or(Ok(()), |once| remember_once(conn, job, once))
+}
+
+/// Refuses a key that another job took meanwhile.
+fn remember_once(conn: &Connection, job: &Job, once: &Once) -> Applied {
+    conn.prepare_cached("DELETE FROM once WHERE until <= ?1")?.execute([int(job.accepted_at)])?;
+    conn.prepare_cached(
+        "INSERT INTO once (tenant, key, digest, until, prompt_id, number, node_errors)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute(params![
+        job.tenant,
+        once.key,
+        once.digest,
+        int(once.until),
+        job.prompt_id,
+        job.number,
+        once.node_errors
+    ])
+    .map_err(ApplyError::of("job_accepted", job.id))?;
     Ok(())
 }
 
@@ -279,6 +299,7 @@ pub(super) struct Keep {
     pub(super) history: u32,
     pub(super) decisions: u32,
     pub(super) files: u32,
+    pub(super) once: u32,
 }
 
 /// Deletes a bounded number of the oldest rows beyond `keep`. Sequences have no gaps in front, so that a row is too
@@ -305,5 +326,9 @@ pub(super) fn prune(conn: &Connection, keep: Keep) -> rusqlite::Result<()> {
         "DELETE FROM file WHERE seq <= (SELECT max(seq) FROM file) - ?1 AND seq < (SELECT min(seq) FROM file) + ?2",
     )?
     .execute([i64::from(keep.files), STEP])?;
+    conn.prepare_cached(
+        "DELETE FROM once WHERE seq <= (SELECT max(seq) FROM once) - ?1 AND seq < (SELECT min(seq) FROM once) + ?2",
+    )?
+    .execute([i64::from(keep.once), STEP])?;
     Ok(())
 }

@@ -75,6 +75,7 @@ fn job(prompt_id: &str) -> Job {
             megapixels: Some(1.0),
             ..Needs::default()
         }),
+        once: None,
     }
 }
 

@@ -25,6 +25,22 @@ pub struct Job {
     pub body: Arc<Body>,
     /// What graph analysis found. Kept so that a restart need not parse every graph again.
     pub needs: Arc<Needs>,
+    /// Stored with the acceptance and not read back with the job.
+    #[serde(skip)]
+    pub once: Option<Arc<Once>>,
+}
+
+/// A request that its client may repeat without doing it twice.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Once {
+    /// The client's `Idempotency-Key`; one tenant's keys are nothing to another's.
+    pub key: String,
+    /// Of the request's body.
+    pub digest: [u8; 32],
+    /// When the key is forgotten.
+    pub until: WallMs,
+    /// What the answer said besides id and number.
+    pub node_errors: String,
 }
 
 /// ComfyUI shows a counted number as an integer and a client's as a float.

@@ -36,9 +36,8 @@ impl Service {
             }
             JobOutcome::TimedOut => "comfy_router.TimedOut",
             JobOutcome::Lost => "comfy_router.Lost",
-            JobOutcome::Error => "comfy_router.Refused",
+            JobOutcome::Error => JobError::REFUSED,
         };
-        JobError { exception_type: kind, exception_message: &end.detail, ..JobError::default() }
-            .event(prompt_id, at)
+        JobError::new(kind, &end.detail, &end.node_errors).event(prompt_id, at)
     }
 }

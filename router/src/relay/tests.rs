@@ -105,6 +105,7 @@ async fn a_job_is_told_of_under_its_own_id_and_its_end_waits_for_the_ledger() {
         outcome: JobOutcome::Success,
         attempt: Some(attempt),
         detail: String::new(),
+        node_errors: String::new(),
         remaining: 0,
     };
     world.relay.tell(Command::Announce(Box::new(end)));
@@ -163,8 +164,14 @@ async fn an_end_that_no_instance_told_of_is_told_with_all_that_clients_look_at()
     let world = world();
     let client = world.sessions.connect(Some("c"), "t").expect("connects");
     let (job, attempt) = job(Some("c"));
-    let end =
-        End { job, outcome: JobOutcome::Lost, attempt: Some(attempt), detail: "gone".into(), remaining: 2 };
+    let end = End {
+        job,
+        outcome: JobOutcome::Lost,
+        attempt: Some(attempt),
+        detail: "gone".into(),
+        node_errors: String::new(),
+        remaining: 2,
+    };
     world.relay.tell(Command::Announce(Box::new(end)));
     let seen = texts(&client, 4).await;
     assert_eq!(kinds(&seen), ["status", "execution_error", "status", "executing"]);

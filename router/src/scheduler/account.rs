@@ -90,7 +90,7 @@ pub(super) fn gauges(core: &Core, fleet: &fleet::Handle) {
 
 impl From<Announcement> for End {
     fn from(announcement: Announcement) -> Self {
-        let Announcement { job, outcome, attempt, detail, remaining } = announcement;
-        Self { job, outcome, attempt, detail, remaining }
+        let Announcement { job, outcome, attempt, detail, node_errors, remaining } = announcement;
+        Self { job, outcome, attempt, detail, node_errors, remaining }
     }
 }

@@ -42,6 +42,10 @@ pub struct Core {
     instances: Vec<Instance>,
     jobs: HashMap<JobId, Entry>,
     prompt_ids: HashMap<String, JobId>,
+    /// Open jobs by tenant and idempotency key; of those that are over the ledger knows.
+    once: HashMap<(String, String), JobId>,
+    /// Requests that repeat one whose job is not durable yet.
+    repeated: HashMap<JobId, Vec<RequestId>>,
     queue: Queue,
     tenants: Interner,
     clients: Interner,
@@ -176,6 +180,8 @@ enum Then {
         job: JobId,
         outcome: JobOutcome,
         detail: String,
+        /// Of an instance's refusal, as JSON; empty when there is none.
+        node_errors: String,
     },
     /// Waiting jobs were deleted.
     Deleted {
@@ -193,6 +199,8 @@ impl Core {
             instances: fleet.into_iter().map(Instance::new).collect(),
             jobs: HashMap::new(),
             prompt_ids: HashMap::new(),
+            once: HashMap::new(),
+            repeated: HashMap::new(),
             queue: Queue::default(),
             tenants: Interner::default(),
             clients: Interner::default(),
@@ -292,7 +300,9 @@ impl Core {
             Some(Then::Accept { request, job }) => self.accepted(request, job),
             Some(Then::Start { job }) => self.started(job),
             Some(Then::Requeue { job, ready_at }) => self.requeued(job, ready_at),
-            Some(Then::End { job, outcome, detail }) => self.ended(job, outcome, detail),
+            Some(Then::End { job, outcome, detail, node_errors }) => {
+                self.ended(job, outcome, detail, node_errors);
+            }
             Some(Then::Deleted { request, jobs }) => self.deleted(request, &jobs),
             None => {}
         }

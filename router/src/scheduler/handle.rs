@@ -79,13 +79,15 @@ pub enum SubmitError {
 pub struct Accepted {
     pub prompt_id: String,
     pub number: Number,
+    /// `node_errors` of the earlier request that this one repeats.
+    pub known: Option<String>,
 }
 
 impl Handle {
     /// Take a prompt. When this returns `Ok`, it is durable.
     pub async fn submit(&self, job: Job) -> Result<Accepted, SubmitError> {
         match self.request(Ask::Submit(Box::new(job))).await? {
-            Reply::Accepted { prompt_id, number } => Ok(Accepted { prompt_id, number }),
+            Reply::Accepted { prompt_id, number, known } => Ok(Accepted { prompt_id, number, known }),
             Reply::Refused(refusal) => Err(refusal.into()),
             Reply::Done { .. } => Err(Stopped.into()),
         }

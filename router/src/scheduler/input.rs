@@ -220,9 +220,16 @@ pub enum Action {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
-    Accepted { prompt_id: String, number: Number },
+    /// `known`: the request was one that is known already, and this is what it was told.
+    Accepted {
+        prompt_id: String,
+        number: Number,
+        known: Option<String>,
+    },
     Refused(Refusal),
-    Done { affected: usize },
+    Done {
+        affected: usize,
+    },
 }
 
 /// Why a prompt was not taken.
@@ -237,6 +244,9 @@ pub enum Refusal {
     /// 409: the id is taken by a prompt with another content.
     #[error("prompt_id already exists")]
     IdTaken,
+    /// 422
+    #[error("this Idempotency-Key came with another body before")]
+    KeyReused,
     /// As the policy said.
     #[error("{reason}")]
     Policy { status: u16, retry_after_s: Option<u32>, reason: String },
@@ -264,6 +274,8 @@ pub struct Announcement {
     /// The last attempt, if there was one.
     pub attempt: Option<Attempt>,
     pub detail: String,
+    /// Of an instance's refusal, as JSON; empty when there is none.
+    pub node_errors: String,
     pub remaining: usize,
 }
 

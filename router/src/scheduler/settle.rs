@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::comfy::files;
+use crate::comfy::frame::JobError;
 use crate::comfy::json::quote;
 use crate::fleet;
 use crate::model::event::History;
@@ -180,21 +181,15 @@ fn from_evidence(evidence: &Evidence, attempt: &Attempt) -> History {
 
 /// What an instance's 400 says: one line, and what history keeps of it.
 pub(super) fn rejection(job: &Job, body: &[u8]) -> (String, History) {
-    let body: Value = serde_json::from_slice(body).unwrap_or_default();
-    let message = body["error"]["message"].as_str().unwrap_or("the instance refused the prompt");
-    let details = body["error"]["details"].as_str().unwrap_or_default();
-    let detail = clip(&format!("{message} {details}"));
-    let error = crate::comfy::frame::JobError {
-        exception_type: "comfy_router.Refused",
-        exception_message: &detail,
-        ..Default::default()
-    };
+    let body: Value = crate::comfy::json::parse(body).unwrap_or_default();
+    let node_errors = body.get("node_errors").map_or_else(|| "{}".to_owned(), Value::to_string);
+    let detail = clip(&refusal(&body));
+    let error = JobError::new(JobError::REFUSED, &detail, &node_errors);
     let status = json!({
         "status_str": "error",
         "completed": false,
         "messages": [["execution_error", error.data(&job.prompt_id, job.accepted_at)]],
     });
-    let node_errors = body.get("node_errors").map_or_else(|| "{}".to_owned(), Value::to_string);
     let history = History {
         outputs: "{}".into(),
         status: status.to_string(),
@@ -203,4 +198,18 @@ pub(super) fn rejection(job: &Job, body: &[u8]) -> (String, History) {
         files: Vec::new(),
     };
     (detail, history)
+}
+
+/// One line of what an instance says: its message, and the first error of each node, which may be all it says.
+fn refusal(body: &Value) -> String {
+    let message = body["error"]["message"].as_str().unwrap_or("the instance refused the prompt");
+    let details = body["error"]["details"].as_str().unwrap_or_default();
+    let of_nodes = body["node_errors"].as_object().into_iter().flatten().filter_map(|(id, node)| {
+        let first = &node["errors"][0];
+        let class = node["class_type"].as_str()?;
+        Some(format!("{class} ({id}): {}: {}", first["message"].as_str()?, first["details"].as_str()?))
+    });
+    let told: Vec<String> =
+        Some(format!("{message} {details}").trim().to_owned()).into_iter().chain(of_nodes).collect();
+    told.join("; ")
 }

@@ -10,4 +10,6 @@ mod observation;
 mod pass_through;
 mod policy;
 mod queue;
+mod replay;
 mod restart;
+mod submit;

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use indexmap::IndexMap;
 use serde_json::Value;
 
-use super::{Catalogue, ClassInfo, Input, InputKind, capabilities};
+use super::{Catalogue, Check, ClassInfo, Input, InputKind, OutputType, TypeName, capabilities};
 use crate::comfy::json;
+use crate::comfy::python::Num;
 
 impl Catalogue {
     /// Cheap when the instances agree; proportional to what differs when they do not.
@@ -123,6 +124,14 @@ fn choices_mut(declared: &mut Value) -> Option<&mut Vec<Value>> {
 fn merge_class(into: &mut ClassInfo, from: &ClassInfo) {
     into.output_node |= from.output_node;
     into.core &= from.core;
+    into.v3 |= from.v3;
+    for (at, output) in from.outputs.iter().enumerate() {
+        match into.outputs.get_mut(at) {
+            Some(same) if same == output => {}
+            Some(other) => *other = OutputType::Any,
+            None => into.outputs.push(output.clone()),
+        }
+    }
     for (name, input) in &mut into.inputs {
         input.required &= from.inputs.get(name).is_some_and(|other| other.required);
     }
@@ -138,10 +147,18 @@ fn merge_class(into: &mut ClassInfo, from: &ClassInfo) {
 
 fn merge_input(into: &mut Input, from: &Input) {
     into.upload |= from.upload;
+    into.any_link |= from.any_link;
+    if from.check == Check::Conversion {
+        into.check = Check::Conversion;
+    }
+    if into.type_name != from.type_name {
+        into.type_name = TypeName::Any;
+    }
     if into.folder.is_none() {
         into.folder.clone_from(&from.folder);
     }
-    let widest = |a: Option<f64>, b: Option<f64>, pick: fn(f64, f64) -> f64| Some(pick(a?, b?));
+    let least = |a: Option<Num>, b: Option<Num>| Some(if b? < a? { b? } else { a? });
+    let most = |a: Option<Num>, b: Option<Num>| Some(if b? > a? { b? } else { a? });
     into.kind = match (std::mem::replace(&mut into.kind, InputKind::Dynamic), &from.kind) {
         (InputKind::Combo(Some(mut choices)), InputKind::Combo(Some(more))) => {
             let known: std::collections::HashSet<&String> = choices.iter().collect();
@@ -150,10 +167,10 @@ fn merge_input(into: &mut Input, from: &Input) {
             InputKind::Combo(Some(choices))
         }
         (InputKind::Int { min, max }, InputKind::Int { min: low, max: high }) => {
-            InputKind::Int { min: widest(min, *low, f64::min), max: widest(max, *high, f64::max) }
+            InputKind::Int { min: least(min, *low), max: most(max, *high) }
         }
         (InputKind::Float { min, max }, InputKind::Float { min: low, max: high }) => {
-            InputKind::Float { min: widest(min, *low, f64::min), max: widest(max, *high, f64::max) }
+            InputKind::Float { min: least(min, *low), max: most(max, *high) }
         }
         (kind, other) if kind == *other => kind,
         // Declared differently: nothing can be said about its values.
@@ -205,7 +222,7 @@ mod tests {
         let both = Catalogue::merged(&[old, new]);
         let class = both.class("S").unwrap();
         assert!(class.inputs["a"].required && !class.inputs["b"].required);
-        assert_eq!(class.inputs["a"].kind, InputKind::Int { min: Some(0.0), max: None });
+        assert_eq!(class.inputs["a"].kind, InputKind::Int { min: Some(Num::Int(0)), max: None });
         let info: Value = serde_json::from_slice(both.raw()).unwrap();
         assert_eq!(info["S"]["input_order"]["required"], json!(["a", "b"]));
     }

@@ -195,7 +195,7 @@ fn what_the_router_says_itself_has_comfyuis_shape() {
         value(&executing_done(ID)),
         json!({"type": "executing", "data": {"node": null, "prompt_id": ID}})
     );
-    let error = value(&JobError { exception_message: "gpu0 died", ..JobError::default() }.event(ID, 5));
+    let error = value(&JobError::new("", "gpu0 died", "").event(ID, 5));
     for member in [
         "prompt_id",
         "node_id",

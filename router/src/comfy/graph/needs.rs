@@ -89,12 +89,8 @@ fn steps(graph: &Graph, nodes: &[(&str, &Node)]) -> Option<u32> {
 /// A literal number, or the `value` of the primitive node that feeds the input.
 fn number(graph: &Graph, node: &Node, input: &str) -> Option<f64> {
     match node.inputs.get(input)? {
-        Input::Number(number) => Some(*number),
-        Input::Link { node, .. } => match graph.nodes.get(node)?.inputs.get("value")? {
-            Input::Number(number) => Some(*number),
-            _ => None,
-        },
-        _ => None,
+        Input::Link { node, .. } => graph.nodes.get(node)?.inputs.get("value")?.as_f64(),
+        literal => literal.as_f64(),
     }
 }
 
@@ -114,9 +110,9 @@ fn signature(nodes: &[(&str, &Node)], catalogue: &Catalogue) -> u64 {
             match input {
                 Input::Link { node, slot } => {
                     hash.text(classes.get(node.as_str()).copied().unwrap_or_default());
-                    hash.bytes(&slot.to_le_bytes());
+                    hash.bytes(&(slot.as_f64() as u64).to_le_bytes());
                 }
-                Input::Number(number) => hash.bytes(&number.to_bits().to_le_bytes()),
+                Input::Number(number) => hash.bytes(&number.as_f64().to_bits().to_le_bytes()),
                 Input::Bool(flag) => hash.bytes(&[u8::from(*flag)]),
                 Input::Text(text) => {
                     let choice = declared
@@ -124,7 +120,7 @@ fn signature(nodes: &[(&str, &Node)], catalogue: &Catalogue) -> u64 {
                         .is_some_and(|input| matches!(input.kind, InputKind::Combo(_)) && !input.upload);
                     hash.text(if choice { text } else { "" });
                 }
-                Input::Other(_) => hash.text("?"),
+                Input::Other(_) | Input::Wrapped(_) => hash.text("?"),
             }
         }
         sum.wrapping_add(hash.0)

@@ -183,16 +183,18 @@ impl Core {
         entry.phase = Phase::Ending;
         let mut events = std::mem::take(&mut self.records);
         let history = history.unwrap_or_default();
+        let node_errors = history.node_errors.clone();
         events.push(Event::JobEnded { job: id, outcome, at: self.now.wall, history });
-        self.commit(Then::End { job: id, outcome, detail }, events);
+        self.commit(Then::End { job: id, outcome, detail, node_errors }, events);
     }
 
     /// The end is durable: tell the client.
-    pub(super) fn ended(&mut self, id: JobId, outcome: JobOutcome, detail: String) {
+    pub(super) fn ended(&mut self, id: JobId, outcome: JobOutcome, detail: String, node_errors: String) {
         let attempt = self.jobs.get_mut(&id).and_then(|entry| entry.last_attempt.take());
         let Some(job) = self.forget(id) else { return };
         let remaining = self.jobs.len();
-        self.out.push(Action::Announce(Box::new(Announcement { job, outcome, attempt, detail, remaining })));
+        let told = Announcement { job, outcome, attempt, detail, node_errors, remaining };
+        self.out.push(Action::Announce(Box::new(told)));
     }
 
     fn learn(&mut self, id: JobId, ending: &Ending) {

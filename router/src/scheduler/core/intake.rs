@@ -14,7 +14,10 @@ use super::{Asked, Core, Entry, Phase, Run, Then, job_view};
 
 impl Core {
     pub(super) fn submit(&mut self, request: RequestId, mut job: Box<Job>) {
-        if let Some(reply) = self.already_known(&job).or_else(|| self.no_room(&job.tenant)) {
+        if self.is_known(request, &job) {
+            return;
+        }
+        if let Some(reply) = self.no_room(&job.tenant) {
             return self.out.push(Action::Reply { request, reply });
         }
         job.number = self.next_number(&job);
@@ -26,14 +29,39 @@ impl Core {
         self.ask(Asked::Intake { request, job }, Question::Intake { job: view, load });
     }
 
-    /// The same id again: the same prompt is the same job, another prompt is a mistake.
-    fn already_known(&self, job: &Job) -> Option<Reply> {
-        let known = &self.jobs[self.prompt_ids.get(&job.prompt_id)?].job;
-        Some(if known.body.prompt == job.body.prompt {
-            Reply::Accepted { prompt_id: known.prompt_id.clone(), number: known.number }
-        } else {
-            Reply::Refused(Refusal::IdTaken)
-        })
+    /// Answers a request that came before: under the same idempotency key, or with the same id and the same prompt.
+    /// Another prompt under a key or an id that is taken is a mistake.
+    fn is_known(&mut self, request: RequestId, job: &Job) -> bool {
+        let reply = match self.repeats(job) {
+            None => return false,
+            Some(Err(refusal)) => Reply::Refused(refusal),
+            Some(Ok(id)) if matches!(self.jobs[&id].phase, Phase::Accepting) => {
+                self.repeated.entry(id).or_default().push(request);
+                return true;
+            }
+            Some(Ok(id)) => self.reply_of(id),
+        };
+        self.out.push(Action::Reply { request, reply });
+        true
+    }
+
+    fn repeats(&self, job: &Job) -> Option<Result<JobId, Refusal>> {
+        if let Some(once) = &job.once
+            && let Some(id) = self.once.get(&(job.tenant.clone(), once.key.clone()))
+        {
+            let same = self.jobs[id].job.once.as_ref().is_some_and(|known| known.digest == once.digest);
+            return Some(if same { Ok(*id) } else { Err(Refusal::KeyReused) });
+        }
+        let id = *self.prompt_ids.get(&job.prompt_id)?;
+        let known = &self.jobs[&id].job;
+        let same = known.tenant == job.tenant && known.body.prompt == job.body.prompt;
+        Some(if same { Ok(id) } else { Err(Refusal::IdTaken) })
+    }
+
+    fn reply_of(&self, id: JobId) -> Reply {
+        let job = &self.jobs[&id].job;
+        let known = job.once.as_ref().map(|once| once.node_errors.clone());
+        Reply::Accepted { prompt_id: job.prompt_id.clone(), number: job.number, known }
     }
 
     fn no_room(&self, tenant: &str) -> Option<Reply> {
@@ -88,8 +116,8 @@ impl Core {
             return self.out.push(Action::Reply { request, reply: Reply::Refused(refusal) });
         }
         // Two prompts with one id may have been asked about at the same time.
-        if let Some(reply) = self.already_known(&job) {
-            return self.out.push(Action::Reply { request, reply });
+        if self.is_known(request, &job) {
+            return;
         }
         let limits = self.clamp_limits(limits);
         let id = job.id;
@@ -121,6 +149,9 @@ impl Core {
         self.seq += 1;
         let id = job.id;
         self.prompt_ids.insert(job.prompt_id.clone(), id);
+        if let Some(once) = &job.once {
+            self.once.insert((job.tenant.clone(), once.key.clone()), id);
+        }
         let entry = Entry {
             seq: self.seq,
             tenant: self.tenants.index(&job.tenant),
@@ -140,9 +171,13 @@ impl Core {
     }
 
     pub(super) fn accepted(&mut self, request: RequestId, id: JobId) {
-        let Some(entry) = self.jobs.get(&id) else { return };
-        let reply = Reply::Accepted { prompt_id: entry.job.prompt_id.clone(), number: entry.job.number };
-        self.out.push(Action::Reply { request, reply });
+        if !self.jobs.contains_key(&id) {
+            return;
+        }
+        let reply = self.reply_of(id);
+        for request in self.requests_for(request, id) {
+            self.out.push(Action::Reply { request, reply: reply.clone() });
+        }
         self.enqueue(id, self.now.tick);
         self.status();
     }
@@ -150,13 +185,23 @@ impl Core {
     pub(super) fn not_accepted(&mut self, request: RequestId, id: JobId, refusal: Refusal) {
         self.recount(id, |t| t.queued -= 1);
         self.forget(id);
-        self.out.push(Action::Reply { request, reply: Reply::Refused(refusal) });
+        for request in self.requests_for(request, id) {
+            self.out.push(Action::Reply { request, reply: Reply::Refused(refusal.clone()) });
+        }
+    }
+
+    /// The one that brought the job, and those that repeated it meanwhile.
+    fn requests_for(&mut self, first: RequestId, id: JobId) -> impl Iterator<Item = RequestId> + use<> {
+        std::iter::once(first).chain(self.repeated.remove(&id).unwrap_or_default())
     }
 
     /// Drop an entry whose end is durable, or that never was.
     pub(super) fn forget(&mut self, id: JobId) -> Option<Arc<Job>> {
         let entry = self.jobs.remove(&id)?;
         self.prompt_ids.remove(&entry.job.prompt_id);
+        if let Some(once) = &entry.job.once {
+            self.once.remove(&(entry.job.tenant.clone(), once.key.clone()));
+        }
         Some(entry.job)
     }
 

@@ -260,5 +260,6 @@ pub(in crate::scheduler::core) fn job(tenant: &str) -> Job {
         accepted_at: 0,
         body: Arc::new(Body { prompt: "{}".into(), ..Body::default() }),
         needs: Arc::new(Needs { classes: vec!["SaveImage".into()], ..Needs::default() }),
+        once: None,
     }
 }

@@ -1,0 +1,149 @@
+//! The differences that are no faults. Each has a row in `docs/compatibility.md` under the same name, with its reason.
+
+use serde_json::{Value, json};
+
+use super::Entry;
+
+/// One kind of difference: makes the two sides equal where it applies.
+struct Known {
+    key: &'static str,
+    smooth: fn(&Entry, &mut Value, &mut Value),
+}
+
+const KNOWN: &[Known] = &[
+    Known { key: "file-subfolders", smooth: |_, _, router| subfolders(router) },
+    Known { key: "queue-numbers", smooth: |_, direct, router| each(direct, router, numbers) },
+    Known { key: "tracebacks", smooth: |_, direct, router| each(direct, router, tracebacks) },
+    Known { key: "instances-named", smooth: |_, _, router| instances(router) },
+    Known { key: "bad-requests", smooth: bad_requests },
+    Known { key: "nobody-elses-progress", smooth: strangers },
+    Known { key: "newer-routes", smooth: newer_routes },
+    Known { key: "devices", smooth: |_, direct, router| each(direct, router, devices) },
+    Known { key: "worker-killers", smooth: worker_killers },
+];
+
+/// The names of all known differences.
+pub fn keys() -> Vec<&'static str> {
+    KNOWN.iter().map(|known| known.key).collect()
+}
+
+/// Which known differences explain that the router's entry is another; none if they do not explain all of it.
+pub(super) fn explanation(direct: &Entry, router: Option<&Entry>) -> Option<Vec<&'static str>> {
+    let (mut ours, mut theirs) =
+        (direct.heard.clone(), router.map_or(Value::Null, |entry| entry.heard.clone()));
+    let mut keys = Vec::new();
+    for known in KNOWN {
+        let before = (ours.clone(), theirs.clone());
+        (known.smooth)(direct, &mut ours, &mut theirs);
+        if before != (ours.clone(), theirs.clone()) {
+            keys.push(known.key);
+        }
+        if ours == theirs {
+            return Some(keys);
+        }
+    }
+    None
+}
+
+fn each(direct: &mut Value, router: &mut Value, change: fn(&mut Value)) {
+    change(direct);
+    change(router);
+}
+
+/// Every value inside, and the value itself.
+fn deep(value: &mut Value, change: &mut dyn FnMut(&mut Value)) {
+    match value {
+        Value::Object(members) => members.values_mut().for_each(|member| deep(member, change)),
+        Value::Array(items) => items.iter_mut().for_each(|item| deep(item, change)),
+        _ => {}
+    }
+    change(value);
+}
+
+/// `~name` or `~name/rest`
+fn subfolders(value: &mut Value) {
+    deep(value, &mut |value| {
+        if let Some(Value::String(folder)) = value.get_mut("subfolder")
+            && folder.starts_with('~')
+        {
+            *folder = folder.split_once('/').map_or_else(String::new, |(_, rest)| rest.to_owned());
+        }
+    });
+}
+
+/// Only whether it is an integer, and its sign.
+fn numbers(value: &mut Value) {
+    let shape = |number: &Value| match (number.is_f64(), number.as_f64()) {
+        (_, None) => number.clone(),
+        (true, Some(number)) => json!(format!("float {number}")),
+        (false, Some(number)) => json!(if number < 0.0 { "in front" } else { "counted" }),
+    };
+    deep(value, &mut |value| match value {
+        Value::Object(members) => {
+            for name in ["number", "priority"] {
+                if let Some(number) = members.get_mut(name) {
+                    *number = shape(number);
+                }
+            }
+        }
+        // `[number, id, prompt, extra_data, outputs]`
+        Value::Array(item) if item.len() == 5 && item[1].is_string() && item[2].is_object() => {
+            item[0] = shape(&item[0]);
+        }
+        _ => {}
+    });
+}
+
+fn tracebacks(value: &mut Value) {
+    deep(value, &mut |value| {
+        if let Some(lines) = value.get_mut("traceback") {
+            *lines = json!("*");
+        }
+    });
+}
+
+fn instances(router: &mut Value) {
+    if let Some(Value::Object(info)) = router.pointer_mut("/body/error/extra_info") {
+        info.remove("instances");
+        info.remove("reason");
+    }
+}
+
+/// ComfyUI's 500 for what it cannot read is a 400 that says why.
+fn bad_requests(entry: &Entry, direct: &mut Value, router: &mut Value) {
+    if entry.what.contains("POST") && direct["status"] == 500 && router["status"] == 400 {
+        *direct = router.clone();
+    }
+}
+
+/// A job without a client: ComfyUI tells everybody of its progress.
+fn strangers(entry: &Entry, direct: &mut Value, router: &mut Value) {
+    let of_nobody = entry.what.ends_with("hears of <unheard>");
+    if of_nobody && router.is_null() {
+        *direct = Value::Null;
+    }
+}
+
+/// Routes that this version does not have yet and the router answers for every version.
+fn newer_routes(entry: &Entry, direct: &mut Value, router: &mut Value) {
+    if entry.what.contains("/api/jobs") && direct["status"] == 404 && direct["body"] == "" {
+        *direct = router.clone();
+    }
+}
+
+fn devices(value: &mut Value) {
+    if let Some(Value::Array(devices)) = value.pointer_mut("/body/devices") {
+        for device in devices.iter_mut().filter_map(Value::as_object_mut) {
+            device.remove("instance");
+            device.remove("index");
+        }
+    }
+}
+
+fn worker_killers(_: &Entry, direct: &mut Value, router: &mut Value) {
+    let refused =
+        router["body"]["error"]["message"].as_str().is_some_and(|text| text.contains("missing the inputs"));
+    if refused && direct["status"] == 200 {
+        *direct = router.clone();
+    }
+}
