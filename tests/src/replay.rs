@@ -53,11 +53,35 @@ impl fmt::Display for Difference {
             None => f.write_str("UNEXPLAINED")?,
         }
         writeln!(f, ": {} / {}", self.entry.scene, self.entry.what)?;
-        writeln!(f, "  direct: {}", self.entry.heard)?;
-        match &self.other {
-            Some(other) => writeln!(f, "  router: {other}"),
-            None => writeln!(f, "  router: nothing"),
+        let mut places = Vec::new();
+        apart("", &self.entry.heard, self.other.as_ref().unwrap_or(&Value::Null), &mut places);
+        places.into_iter().try_for_each(|place| writeln!(f, "  {place}"))
+    }
+}
+
+/// The innermost places where two values differ.
+fn apart(path: &str, direct: &Value, router: &Value, places: &mut Vec<String>) {
+    match (direct, router) {
+        _ if direct == router => {}
+        (Value::Object(ours), Value::Object(theirs)) => {
+            let names: std::collections::BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+            let of = |members: &serde_json::Map<String, Value>, name: &str| members.get(name).cloned();
+            for name in names {
+                let (ours, theirs) = (of(ours, name), of(theirs, name));
+                apart(
+                    &format!("{path}/{name}"),
+                    &ours.unwrap_or_default(),
+                    &theirs.unwrap_or_default(),
+                    places,
+                );
+            }
         }
+        (Value::Array(ours), Value::Array(theirs)) if ours.len() == theirs.len() => {
+            for (at, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
+                apart(&format!("{path}/{at}"), ours, theirs, places);
+            }
+        }
+        _ => places.push(format!("{path}: direct {direct}, router {router}")),
     }
 }
 

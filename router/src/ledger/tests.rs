@@ -12,7 +12,8 @@ use crate::model::decision::{Fallback, Hook, Limits, PolicyVersion, Priority};
 use crate::model::event::History;
 use crate::model::id::UpstreamId;
 use crate::model::job::{
-    Attempt, AttemptOutcome, Body, Job, JobClass, JobOutcome, ModelRef, Needs, Number, Requested, Secrets,
+    Attempt, AttemptOutcome, Body, Job, JobClass, JobOutcome, ModelRef, Needs, Number, Once, Requested,
+    Secrets,
 };
 
 const SECRET: &str = "hunter2-hush";
@@ -299,6 +300,27 @@ async fn the_counter_survives_and_goes_on_after_the_highest() {
     let numbers: Vec<_> =
         world.ledger.open_jobs().await.expect("reads").iter().map(|o| o.job.number).collect();
     assert_eq!(numbers[2], Number::Given(1e12));
+}
+
+#[tokio::test]
+async fn an_idempotency_key_is_stored_with_its_job_and_belongs_to_one_until_it_ends() {
+    let mut world = World::new();
+    let keyed = |prompt_id: &str, accepted_at: u64| {
+        let node_errors = r#"{"9":{}}"#.to_owned();
+        let once = Once { key: "k".into(), digest: [7; 32], until: accepted_at + 100, node_errors };
+        Job { once: Some(once.into()), accepted_at, ..job(prompt_id) }
+    };
+    world.ledger.commit(vec![accepted(&keyed("p1", 1_000))]).await.expect("commits");
+    refusal(world.ledger.commit(vec![accepted(&keyed("p2", 1_050))]).await);
+    assert_eq!(world.ledger.open_jobs().await.expect("reads").len(), 1, "refused whole");
+    world.restart();
+    let row = world.ledger.once("ann", "k").await.expect("reads").expect("it is known");
+    assert_eq!((row.digest, row.until, row.prompt_id.as_str()), ([7; 32], 1_100, "p1"));
+    assert_eq!((row.number, row.node_errors.as_str()), (Number::Counted(3), r#"{"9":{}}"#));
+    assert_eq!(world.ledger.once("bob", "k").await.expect("reads"), None);
+    world.ledger.commit(vec![accepted(&keyed("p3", 1_100))]).await.expect("the key is free again");
+    let row = world.ledger.once("ann", "k").await.expect("reads").expect("it is known");
+    assert_eq!(row.prompt_id, "p3");
 }
 
 #[tokio::test]

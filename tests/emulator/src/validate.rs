@@ -242,6 +242,10 @@ impl Check<'_> {
     }
 
     fn output_type(&self, from: &Value, slot: &Value) -> Result<(String, String), Exception> {
+        if from.is_array() || from.is_object() {
+            let message = format!("unhashable type: '{}'", if from.is_array() { "list" } else { "dict" });
+            return Err(Exception { kind: "TypeError", message });
+        }
         let (Some(id), Some(node)) = (from.as_str(), from.as_str().and_then(|id| self.prompt.get(id))) else {
             return Err(Exception::key(from));
         };
@@ -249,7 +253,14 @@ impl Check<'_> {
             node.get("class_type").and_then(Value::as_str).and_then(|name| self.catalogue.class(name));
         let outputs = class.map(|class| class.outputs.as_slice()).unwrap_or_default();
         let Some(slot) = slot.as_i64() else {
-            let message = "tuple indices must be integers or slices, not str".into();
+            let kind = match slot {
+                Value::Number(_) => "float",
+                Value::String(_) => "str",
+                Value::Null => "NoneType",
+                Value::Array(_) => "list",
+                _ => "dict",
+            };
+            let message = format!("tuple indices must be integers or slices, not {kind}");
             return Err(Exception { kind: "TypeError", message });
         };
         let slot = if slot < 0 { slot + outputs.len() as i64 } else { slot };

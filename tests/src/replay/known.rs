@@ -18,6 +18,8 @@ const KNOWN: &[Known] = &[
     Known { key: "bad-requests", smooth: bad_requests },
     Known { key: "nobody-elses-progress", smooth: strangers },
     Known { key: "newer-routes", smooth: newer_routes },
+    Known { key: "create-time", smooth: |_, direct, router| each(direct, router, create_time) },
+    Known { key: "other-pages", smooth: other_pages },
     Known { key: "devices", smooth: |_, direct, router| each(direct, router, devices) },
     Known { key: "worker-killers", smooth: worker_killers },
 ];
@@ -127,6 +129,21 @@ fn strangers(entry: &Entry, direct: &mut Value, router: &mut Value) {
 /// Routes that this version does not have yet and the router answers for every version.
 fn newer_routes(entry: &Entry, direct: &mut Value, router: &mut Value) {
     if entry.what.contains("/api/jobs") && direct["status"] == 404 && direct["body"] == "" {
+        *direct = router.clone();
+    }
+}
+
+fn create_time(value: &mut Value) {
+    deep(value, &mut |value| {
+        if let Value::Object(members) = value {
+            members.remove("create_time");
+        }
+    });
+}
+
+/// Why a page of another site is refused.
+fn other_pages(_: &Entry, direct: &mut Value, router: &mut Value) {
+    if direct["status"] == 403 && router["status"] == 403 {
         *direct = router.clone();
     }
 }

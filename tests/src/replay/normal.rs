@@ -40,6 +40,10 @@ fn object(members: &mut Map<String, Value>) {
         self::value(member);
         if ANY.contains(&name.as_str()) {
             *member = json!("*");
+        } else if name == "exception_message"
+            && let Value::String(text) = member
+        {
+            *text = without_folders(text);
         } else if name == "traceback" {
             let told = member.as_array().is_some_and(|lines| !lines.is_empty());
             *member = json!(if told { "some" } else { "none" });
@@ -71,6 +75,15 @@ fn queue_item(item: &mut [Value]) {
     if let Some(Value::Array(outputs)) = item.get_mut(4) {
         outputs.sort_by_key(ToString::to_string);
     }
+}
+
+/// Paths as their last part: every server has folders of its own.
+fn without_folders(text: &str) -> String {
+    let short = |part: &str| match part.starts_with('/') {
+        true => part.rsplit('/').next().unwrap_or_default().to_owned(),
+        false => part.to_owned(),
+    };
+    text.split('\'').map(short).collect::<Vec<_>>().join("'")
 }
 
 /// `t_00012_.png` and the random letters of temporary files.
@@ -121,6 +134,7 @@ mod tests {
         assert_eq!(file_name("t_00012_.png"), "t_#_.png");
         assert_eq!(file_name("ComfyUI_temp_abcde_00001_.png"), "ComfyUI_temp_*_#_.png");
         assert_eq!(file_name("photo_2024_.png"), "photo_2024_.png");
+        assert_eq!(without_folders("cannot identify '/a/b/c.png'\n"), "cannot identify 'c.png'\n");
     }
 
     #[test]

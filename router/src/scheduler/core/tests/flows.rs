@@ -125,6 +125,41 @@ fn the_same_prompt_id_is_the_same_job_and_another_prompt_is_refused() {
 }
 
 #[test]
+fn one_idempotency_key_is_one_job_and_one_answer() {
+    let once = |digest: u8| {
+        let once = crate::model::job::Once {
+            key: "k".into(),
+            digest: [digest; 32],
+            until: 1,
+            node_errors: r#"{"9":{}}"#.into(),
+        };
+        crate::model::job::Job { once: Some(once.into()), ..job("t") }
+    };
+    let mut world = world(1);
+    world.ledger_fails = true;
+    let lost = [world.submit_job(once(1)), world.submit_job(once(1))];
+    world.settle();
+    for request in lost {
+        assert!(matches!(world.replies[&request], Reply::Refused(Refusal::Storage { .. })));
+    }
+    world.ledger_fails = false;
+    let same = [world.submit_job(once(1)), world.submit_job(once(1))];
+    assert!(same.iter().all(|request| !world.replies.contains_key(request)), "nothing is durable yet");
+    world.settle();
+    let late = world.submit_job(once(1));
+    let other = world.submit_job(once(2));
+    let other_tenant = world.submit_job(crate::model::job::Job { tenant: "u".into(), ..once(2) });
+    world.settle();
+    assert!(
+        matches!(&world.replies[&late], Reply::Accepted { known: Some(known), .. } if known.contains('9'))
+    );
+    assert!(same.iter().all(|request| world.replies[request] == world.replies[&late]));
+    assert_eq!(world.replies[&other], Reply::Refused(Refusal::KeyReused));
+    assert!(matches!(world.replies[&other_tenant], Reply::Accepted { .. }));
+    assert_eq!(world.accepted.len(), 2);
+}
+
+#[test]
 fn what_cannot_be_stored_is_not_accepted() {
     let mut world = world(1);
     world.ledger_fails = true;
