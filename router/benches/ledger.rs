@@ -38,6 +38,7 @@ fn job(n: usize) -> Job {
         accepted_at: 1,
         body: Arc::new(body),
         needs: Arc::new(Needs::default()),
+        once: None,
     }
 }
 

@@ -221,5 +221,6 @@ fn job(n: u64) -> Job {
         accepted_at: 0,
         body: Arc::new(body),
         needs: Arc::new(needs),
+        once: None,
     }
 }

@@ -59,8 +59,11 @@ impl Submission {
 pub fn parse(body: &[u8]) -> Result<Submission, PromptError> {
     let text = json::text(body).map_err(PromptError::invalid_json)?;
     let raw: &RawValue = serde_json::from_str(&text).map_err(PromptError::invalid_json)?;
-    if !raw.get().starts_with('{') {
-        return Err(PromptError::new("invalid_json", "The request body is not a JSON object", ""));
+    match raw.get().as_bytes().first() {
+        Some(b'{') => {}
+        // Python looks for the text "prompt" in them.
+        Some(b'[' | b'"') => return Err(PromptError::no_prompt()),
+        _ => return Err(PromptError::new("invalid_json", "The request body is not a JSON object", "")),
     }
     let members = json::unique_members(raw).map_err(PromptError::invalid_json)?;
     let get = |name: &str| members.get(name).copied().filter(|raw| raw.get() != "null");
@@ -219,7 +222,7 @@ mod tests {
         let cases: Vec<(String, &str)> = vec![
             ("".into(), "invalid_json"),
             ("{".into(), "invalid_json"),
-            ("[]".into(), "invalid_json"),
+            ("[]".into(), "no_prompt"),
             ("null".into(), "invalid_json"),
             ("{} {}".into(), "invalid_json"),
             (r#"{"client_id":"a"}"#.into(), "no_prompt"),

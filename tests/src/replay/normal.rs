@@ -108,9 +108,13 @@ pub(super) fn cut_short(events: &mut Vec<Value>) {
     events.iter_mut().for_each(where_interrupted);
 }
 
-/// The place of an interruption, in an event or in a history entry.
+/// How far a job had come, in an event or in a history entry.
 pub(super) fn where_interrupted(value: &mut Value) {
     match value {
+        // What runs when a client connects: no more than its node is said, and which one is chance.
+        Value::Object(members) if members.len() == 1 && members.contains_key("node") => {
+            members.insert("node".to_owned(), json!("*"));
+        }
         Value::Object(members) => {
             let interrupted = members.contains_key("executed") && !members.contains_key("exception_type");
             for (name, member) in members.iter_mut() {

@@ -300,6 +300,9 @@ impl Player {
             if self.interrupted.contains(&job) {
                 normal::cut_short(&mut events);
             }
+            if events.is_empty() {
+                continue;
+            }
             let what = format!("{who} hears of {}", self.named(&job));
             self.transcript.entries.push(Entry { scene: self.scene, what, heard: Value::Array(events) });
         }
