@@ -3,7 +3,7 @@ CARGO ?= cargo
 BIN := target/debug/comfy-router
 WASM := wasm32-unknown-unknown
 
-.PHONY: demo test check bench policies wasm-target clean
+.PHONY: demo test check bench policies policies-examples wasm-target clean
 
 ## demo: build, then run four emulated instances, the router and a mixed load for about a minute
 demo: wasm-target
@@ -15,6 +15,12 @@ test: wasm-target
 	$(CARGO) test --locked --workspace --no-run
 	COMFY_ROUTER_BIN=$(CURDIR)/$(BIN) COMFYUI_EMULATOR_BIN=$(CURDIR)/target/debug/comfyui-emulator \
 		$(CARGO) test --locked --workspace
+	$(MAKE) policies-examples
+
+## policies-examples: the example policy in five languages and a new project of each, built and tested; needs python3 with venv and npm
+policies-examples: wasm-target
+	$(CARGO) build --locked -p comfy-router
+	examples/policies/run $(BIN) target/policies-examples
 
 ## check: formatting, lints and, where cargo-deny is installed, advisories and licences
 check: wasm-target

@@ -24,12 +24,24 @@ pub fn run() -> ExitCode {
             print(&config.show());
             Ok(())
         }),
-        Command::Policy(PolicyCommand::Check(check)) => finish(policy::check(&check)),
-        Command::Policy(PolicyCommand::Bench(bench)) => finish(policy::bench(&bench)),
+        Command::Policy(command) => finish(policy_command(&command)),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "comfy-router", &mut std::io::stdout());
             ExitCode::SUCCESS
         }
+    }
+}
+
+fn policy_command(command: &PolicyCommand) -> anyhow::Result<()> {
+    match command {
+        PolicyCommand::New(new) => policy::new(new),
+        PolicyCommand::Check(check) => policy::check(check),
+        PolicyCommand::Test(test) => policy::test(test),
+        PolicyCommand::Bench(bench) => policy::bench(bench),
+        PolicyCommand::Dev(dev) => policy::develop(dev),
+        PolicyCommand::Bindings(bindings) => policy::bindings(bindings),
+        PolicyCommand::Component(component) => policy::component(component),
+        PolicyCommand::Wit(wit) => policy::wit(wit),
     }
 }
 

@@ -28,7 +28,7 @@ pub use graphs::{colour_of, diffusion, loading, plain, png_of};
 pub use http::{Answer, Http};
 pub use policies::{PolicyFile, component};
 pub use process::{InstanceProcess, InstanceProcesses};
-pub use router::{Exit, Router, Serve, failed_start};
+pub use router::{Exit, Router, Serve, failed_start, run};
 pub use sequence::{complete, kinds};
 pub use socket::{Message, Socket};
 

@@ -75,6 +75,11 @@ impl Router {
         Http::new(&self.url)
     }
 
+    /// Where operators connect, as an address.
+    pub fn admin_url(&self) -> &str {
+        &self.admin
+    }
+
     /// Where operators connect.
     pub fn admin(&self) -> Http {
         Http::new(&self.admin)
@@ -230,7 +235,15 @@ pub async fn failed_start(arguments: &[&str], variables: &[(&str, &str)]) -> Exi
     let mut command = command(arguments);
     command.envs(variables.iter().copied());
     let run = tokio::task::spawn_blocking(move || command.output().expect("the router runs"));
-    let output = within("the router gives up", run).await.expect("it ran");
+    ended(within("the router gives up", run).await.expect("it ran"))
+}
+
+/// Runs the binary to its end, whatever it says.
+pub fn run(arguments: &[&str]) -> Exit {
+    ended(command(arguments).output().expect("the binary runs"))
+}
+
+fn ended(output: std::process::Output) -> Exit {
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Exit { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }

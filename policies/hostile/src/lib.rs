@@ -69,6 +69,8 @@ enum Deed {
     OldHandle,
     /// Says what `random` gave.
     Random,
+    /// Reaches for files, environment, network and time, and says what it got.
+    Reach,
     /// Counts in `state`, and says how far it is.
     Count,
     /// Counts in `state`, then traps.
@@ -172,11 +174,30 @@ fn text(deed: Deed) -> String {
         Deed::LongText => "z".repeat(1_000_000),
         Deed::DirtyText => "a\nb\u{1b}[31mc\0d".to_owned(),
         Deed::Random => random::next().to_string(),
+        Deed::Reach => reach(),
         Deed::Count => {
             state::increment("count", 1.0, None).map_or_else(|e| format!("{e:?}"), |n| n.to_string())
         }
         _ => "fine".to_owned(),
     }
+}
+
+/// Everything that Rust's library would give a program.
+fn reach() -> String {
+    let got = |what: &str, got: bool| format!("{what} {}", if got { "REACHED" } else { "refused" });
+    let before = clock::now_ms();
+    let busy: u64 = (0..2_000_000_u64).fold(0, |sum, n| black_box(sum ^ n));
+    [
+        got("files", std::fs::read_dir("/").is_ok() || std::fs::read("/proc/self/environ").is_ok()),
+        got("writing", std::fs::write("/tmp/reached", "x").is_ok()),
+        got("environment", std::env::vars_os().next().is_some() || std::env::args_os().next().is_some()),
+        got("network", std::net::TcpStream::connect("127.0.0.1:80").is_ok()),
+        got("listening", std::net::UdpSocket::bind("127.0.0.1:0").is_ok()),
+        got("threads", std::thread::Builder::new().spawn(|| ()).is_ok()),
+        got("processes", std::process::Command::new("true").spawn().is_ok()),
+        got("time", clock::now_ms() != before && busy < u64::MAX),
+    ]
+    .join(", ")
 }
 
 impl Lifecycle for Hostile {

@@ -17,9 +17,9 @@ pub struct Recipe<'a> {
     pub adapters: &'a [(String, &'a Path)],
 }
 
-/// Reads a core module and answers the bytes of the component.
+/// Reads a core module, binary or WAT, and answers the bytes of the component.
 pub fn component(module: &Path, recipe: &Recipe<'_>) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = read(module)?;
+    let mut bytes = parsed(module)?;
     if !bytes.starts_with(b"\0asm\x01\0\0\0") {
         bail!("{} is not a core module", module.display());
     }
@@ -31,12 +31,16 @@ pub fn component(module: &Path, recipe: &Recipe<'_>) -> anyhow::Result<Vec<u8>> 
     let mut encoder = ComponentEncoder::default();
     encoder.validate(true).module(&bytes).context("the module has no world")?;
     for (name, path) in recipe.adapters {
-        let adapter = wat::parse_bytes(&read(path)?).with_context(|| format!("{} is no WAT", path.display()))?.into_owned();
+        let adapter = parsed(path)?;
         encoder.adapter(name, &adapter).with_context(|| format!("{} is no adapter", path.display()))?;
     }
     encoder.encode().with_context(|| format!("{} makes no component", module.display()))
 }
 
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+/// Binary, or WAT.
+fn parsed(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let parsed = wat::parse_bytes(&bytes)
+        .with_context(|| format!("{} is neither WebAssembly nor its text", path.display()))?;
+    Ok(parsed.into_owned())
 }

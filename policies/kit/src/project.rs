@@ -103,7 +103,9 @@ fn judge(name: &str) -> anyhow::Result<()> {
         && name.len() <= LONGEST_NAME
         && name.chars().all(|c| letter(c) || c.is_ascii_digit() || c == '-');
     if !right {
-        bail!("{name:?} is no name for a policy: lower-case letters, digits and hyphens, beginning with a letter");
+        bail!(
+            "{name:?} is no name for a policy: lower-case letters, digits and hyphens, beginning with a letter"
+        );
     }
     Ok(())
 }
@@ -166,7 +168,10 @@ mod tests {
             }
             assert!(read("Makefile").contains("NAME := night-shift"), "{language}");
             let settings = read("policy.toml");
-            assert!(settings.contains("night-shift.wasm") && settings.contains("\"cases\""), "{language}: {settings}");
+            assert!(
+                settings.contains("night-shift.wasm") && settings.contains("\"cases\""),
+                "{language}: {settings}"
+            );
             wit::read(&folder.path().join("wit"), Some("policy")).unwrap();
         }
     }

@@ -45,8 +45,11 @@ pub fn page() -> anyhow::Result<String> {
 }
 
 fn contents(text: &mut String, resolve: &Resolve, title: &str, ids: &[wit_parser::InterfaceId]) {
-    let links: Vec<String> =
-        ids.iter().filter_map(|id| resolve.interfaces[*id].name.as_deref()).map(|name| format!("[{name}](#{name})")).collect();
+    let links: Vec<String> = ids
+        .iter()
+        .filter_map(|id| resolve.interfaces[*id].name.as_deref())
+        .map(|name| format!("[{name}](#{name})"))
+        .collect();
     let _ = writeln!(text, "\n{title}: {}.", links.join(", "));
 }
 
@@ -55,7 +58,12 @@ fn interface(text: &mut String, resolve: &Resolve, interface: &Interface) {
     let _ = writeln!(text, "\n## {name}\n");
     paragraph(text, interface.docs.contents.as_deref(), &interface.stability);
     for function in interface.functions.values() {
-        let _ = writeln!(text, "\n### {name}.{}\n\n```wit\n{}\n```\n", function.name, signature(resolve, function));
+        let _ = writeln!(
+            text,
+            "\n### {name}.{}\n\n```wit\n{}\n```\n",
+            function.name,
+            signature(resolve, function)
+        );
         paragraph(text, function.docs.contents.as_deref(), &function.stability);
     }
     for id in interface.types.values() {
@@ -79,14 +87,25 @@ fn definition(text: &mut String, resolve: &Resolve, def: &TypeDef) {
     let rows: Vec<(String, String, &str)> = match &def.kind {
         TypeDefKind::Record(record) => {
             let row = |f: &wit_parser::Field| (f.name.clone(), ty(resolve, &f.ty));
-            record.fields.iter().map(|f| { let (name, ty) = row(f); (name, ty, said(&f.docs)) }).collect()
+            record
+                .fields
+                .iter()
+                .map(|f| {
+                    let (name, ty) = row(f);
+                    (name, ty, said(&f.docs))
+                })
+                .collect()
         }
         TypeDefKind::Variant(variant) => variant
             .cases
             .iter()
-            .map(|c| (c.name.clone(), c.ty.map_or_else(|| "".to_owned(), |of| ty(resolve, &of)), said(&c.docs)))
+            .map(|c| {
+                (c.name.clone(), c.ty.map_or_else(|| "".to_owned(), |of| ty(resolve, &of)), said(&c.docs))
+            })
             .collect(),
-        TypeDefKind::Enum(cases) => cases.cases.iter().map(|c| (c.name.clone(), String::new(), said(&c.docs))).collect(),
+        TypeDefKind::Enum(cases) => {
+            cases.cases.iter().map(|c| (c.name.clone(), String::new(), said(&c.docs))).collect()
+        }
         // Brought from another interface, where it is described.
         _ => return,
     };
@@ -98,11 +117,19 @@ fn definition(text: &mut String, resolve: &Resolve, def: &TypeDef) {
 
 fn table(text: &mut String, rows: &[(String, String, &str)]) {
     let typed = rows.iter().any(|(_, ty, _)| !ty.is_empty());
-    text.push_str(if typed { "\n| name | type | meaning |\n|---|---|---|\n" } else { "\n| name | meaning |\n|---|---|\n" });
+    text.push_str(if typed {
+        "\n| name | type | meaning |\n|---|---|---|\n"
+    } else {
+        "\n| name | meaning |\n|---|---|\n"
+    });
     for (name, ty, docs) in rows {
         let docs = docs.trim().replace('\n', " ").replace('|', "\\|");
         let ty = if ty.is_empty() { String::new() } else { format!("`{ty}`") };
-        let _ = if typed { writeln!(text, "| `{name}` | {ty} | {docs} |") } else { writeln!(text, "| `{name}` | {docs} |") };
+        let _ = if typed {
+            writeln!(text, "| `{name}` | {ty} | {docs} |")
+        } else {
+            writeln!(text, "| `{name}` | {docs} |")
+        };
     }
 }
 
@@ -111,7 +138,8 @@ fn said(docs: &wit_parser::Docs) -> &str {
 }
 
 fn signature(resolve: &Resolve, function: &Function) -> String {
-    let params: Vec<String> = function.params.iter().map(|p| format!("{}: {}", p.name, ty(resolve, &p.ty))).collect();
+    let params: Vec<String> =
+        function.params.iter().map(|p| format!("{}: {}", p.name, ty(resolve, &p.ty))).collect();
     let result = function.result.map_or_else(String::new, |result| format!(" -> {}", ty(resolve, &result)));
     format!("{}: func({}){result}", function.name, params.join(", "))
 }
@@ -151,6 +179,9 @@ mod tests {
             std::fs::write(&path, &page).unwrap();
         }
         let written = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(written == page, "docs/policies/wit.md is stale: UPDATE_DOCS=1 cargo test -p comfy-router-policy-kit");
+        assert!(
+            written == page,
+            "docs/policies/wit.md is stale: UPDATE_DOCS=1 cargo test -p comfy-router-policy-kit"
+        );
     }
 }

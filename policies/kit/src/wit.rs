@@ -33,7 +33,13 @@ pub fn place(item: &str, member: Option<&str>) -> Option<Place> {
         let line = match member {
             None => begins,
             Some(member) => {
-                begins + 1 + text.lines().skip(begins + 1).take_while(|line| !ends(line)).position(|l| names(l, member))?
+                begins
+                    + 1
+                    + text
+                        .lines()
+                        .skip(begins + 1)
+                        .take_while(|line| !ends(line))
+                        .position(|l| names(l, member))?
             }
         };
         Some(Place { file, line: line + 1 })

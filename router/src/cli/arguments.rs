@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use comfy_router_policy_kit::Language;
+
 use crate::config::{Setting, Sources};
 use crate::demo;
 
@@ -26,7 +28,7 @@ pub(super) enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Check and measure policies
+    /// Write, check, test and measure policies
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// Print a completion script for a shell
@@ -151,22 +153,62 @@ pub(super) enum ConfigCommand {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PolicyCommand {
+    /// Start a policy: a small project that builds with `make` and passes `check`
+    #[command(after_help = "Example: comfy-router policy new night-shift --lang python")]
+    New(PolicyNew),
     /// Would this component serve? Shows what it exports and imports, tries its settings and a call of each hook
     Check(PolicyFile),
-    /// How long does each hook take, by the number of candidates?
+    /// Does it decide as its cases say? A case is a view and the decision it should lead to
+    Test(PolicyTest),
+    /// How long does each hook take, how many instructions and how much memory, by the number of candidates?
     Bench(PolicyBench),
+    /// Build, check and test again whenever a file changes, and swap what passed into a running router
+    Dev(PolicyDev),
+    /// Generate a language's names for the interface; the projects' Makefiles call this
+    Bindings(PolicyBindings),
+    /// Make a component of the core module that a compiler wrote; the projects' Makefiles call this
+    Component(PolicyComponent),
+    /// Write this router's interface into the `deps` of a folder of WIT
+    Wit(PolicyWit),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PolicyNew {
+    /// Lower-case letters, digits and hyphens; also what its state and metrics go by
+    pub(super) name: String,
+    /// rust, typescript, python, go or c
+    #[arg(long = "lang", value_name = "LANGUAGE")]
+    pub(super) language: Language,
+    /// Where to write it [default: a new folder of its name]
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) folder: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct PolicyFile {
-    /// The component
-    pub(super) file: PathBuf,
-    /// Its settings, as a JSON object
-    #[arg(long, default_value = "{}", value_name = "JSON")]
-    pub(super) settings: String,
+    /// The component, or the folder of its project [default: the project in this folder]
+    pub(super) file: Option<PathBuf>,
+    /// Its settings, as a JSON object [default: those of policy.toml]
+    #[arg(long, value_name = "JSON")]
+    pub(super) settings: Option<String>,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PolicyTest {
+    #[command(flatten)]
+    pub(super) policy: PolicyFile,
+    /// A file of cases, or a folder of them; may be repeated [default: that of policy.toml]
+    #[arg(long, value_name = "PATH")]
+    pub(super) cases: Vec<PathBuf>,
+    /// Write the decisions that differ into the cases
+    #[arg(long)]
+    pub(super) update: bool,
+    /// Only cases whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    pub(super) filter: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -174,8 +216,81 @@ pub(super) struct PolicyBench {
     #[command(flatten)]
     pub(super) policy: PolicyFile,
     /// Numbers of candidates to measure with
-    #[arg(long, value_delimiter = ',', default_value = "1,4,16,64,256", value_name = "N,N,...")]
+    #[arg(long, value_delimiter = ',', default_value = "1,4,16,64,256,512", value_name = "N,N,...")]
     pub(super) candidates: Vec<usize>,
+    /// Count no instructions: counting compiles the component a second time
+    #[arg(long)]
+    pub(super) no_fuel: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PolicyDev {
+    /// The project
+    #[arg(default_value = ".")]
+    pub(super) folder: PathBuf,
+    /// The admin listener of a running router, to swap what passed into
+    #[arg(long, value_name = "URL")]
+    pub(super) router: Option<String>,
+    /// A key for it; also COMFY_ROUTER_ADMIN_KEY
+    #[arg(long, value_name = "KEY", env = "COMFY_ROUTER_ADMIN_KEY", hide_env_values = true)]
+    pub(super) key: Option<String>,
+    /// One round, then exit
+    #[arg(long)]
+    pub(super) once: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PolicyBindings {
+    /// typescript, go or c
+    pub(super) language: Language,
+    /// The folder of WIT, with its `deps`
+    #[arg(long, default_value = "wit", value_name = "FOLDER")]
+    pub(super) wit: PathBuf,
+    /// The world in it, if there are several
+    #[arg(long, value_name = "NAME")]
+    pub(super) world: Option<String>,
+    /// Where to write them
+    #[arg(long, default_value = "gen", value_name = "FOLDER")]
+    pub(super) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PolicyWit {
+    #[arg(default_value = "wit")]
+    pub(super) folder: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PolicyComponent {
+    /// What the compiler wrote
+    pub(super) module: PathBuf,
+    /// Where the component goes
+    #[arg(long, short, value_name = "FILE")]
+    pub(super) out: PathBuf,
+    /// The folder of WIT, for a module that does not carry its world (Go)
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) wit: Option<PathBuf>,
+    /// The world in it, if there are several
+    #[arg(long, value_name = "NAME", requires = "wit")]
+    pub(super) world: Option<String>,
+    /// A module, binary or WAT, that answers the imports of that name; may be repeated
+    #[arg(long = "adapter", value_name = "NAME=FILE")]
+    pub(super) adapters: Vec<Adapter>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Adapter {
+    pub(super) name: String,
+    pub(super) path: PathBuf,
+}
+
+impl std::str::FromStr for Adapter {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, path) = text.split_once('=').ok_or("NAME=FILE is expected")?;
+        Ok(Self { name: name.to_owned(), path: path.into() })
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The last test before a version may serve: every hook it exports, asked some hundred times about sample views, small
-//! and as large as they get. One call is not enough: a Go guest of today's toolchain answers some hundred and then traps.
+//! The last test before a version may serve: every hook it exports, asked more than a thousand times about sample views, small
+//! and as large as they get. One call is not enough: a Go guest with the official adapter answers some hundred and then traps.
 
 use super::check::{Check, Nonsense};
 use super::config::{Bounds, GuestLimits};
@@ -21,6 +21,10 @@ const FORGIVEN: u32 = 20;
 /// Missed deadlines forgiven of one question: whoever misses it every time is too slow on any machine.
 const FORGIVEN_IN_A_ROW: u32 = 2;
 
+/// Calls of each hook on top, all with views of the largest fleet and mostly by the same guest: memory runs out, and garbage
+/// collectors run, only after a while.
+const SOAK: usize = 1_000;
+
 /// Passes, or says which hook failed and how. Its guest is thrown away: samples must not be remembered.
 pub(crate) fn pass(
     version: &Version,
@@ -29,28 +33,48 @@ pub(crate) fn pass(
     now_ms: u64,
 ) -> Result<(), LoadError> {
     let check = Check { limits, bounds };
-    let mut guest = version.trial(now_ms)?;
-    let mut missed = 0;
+    let mut trial = Trial { version, check, now_ms, guest: version.trial(now_ms)?, missed: 0 };
     for round in 0..ROUNDS {
-        let size = SIZES[round as usize % SIZES.len()];
-        for question in sample::questions(round, size) {
-            let consultation = sample::ask(round.into(), size, question);
-            let mut in_a_row = 0;
-            while let Err((hook, error)) = put(&mut guest, &check, version, &consultation) {
-                (missed, in_a_row) = (missed + 1, in_a_row + 1);
-                let forgiven = missed <= FORGIVEN && in_a_row <= FORGIVEN_IN_A_ROW;
-                if error.reason != Fallback::Deadline || !forgiven {
-                    return Err(LoadError::Gate {
-                        hook,
-                        reason: error.reason.as_str(),
-                        message: error.message,
-                    });
-                }
-                guest = version.trial(now_ms)?;
-            }
+        for consultation in asked(round, SIZES[round as usize % SIZES.len()]) {
+            trial.ask(&consultation)?;
         }
     }
+    let largest: Vec<Consultation> = (0..8).flat_map(|round| asked(round, sample::LARGEST)).collect();
+    let kinds = largest.len() / 8;
+    for consultation in largest.iter().cycle().take(SOAK * kinds) {
+        trial.ask(consultation)?;
+    }
     Ok(())
+}
+
+/// One question of each kind.
+fn asked(round: u32, size: usize) -> impl Iterator<Item = Consultation> {
+    sample::questions(round, size).into_iter().map(move |question| sample::ask(round.into(), size, question))
+}
+
+struct Trial<'a> {
+    version: &'a Version,
+    check: Check<'a>,
+    now_ms: u64,
+    guest: Guest,
+    /// Deadlines, so far.
+    missed: u32,
+}
+
+impl Trial<'_> {
+    /// Until it is answered, or not forgiven.
+    fn ask(&mut self, consultation: &Consultation) -> Result<(), LoadError> {
+        let mut in_a_row = 0;
+        while let Err((hook, error)) = put(&mut self.guest, &self.check, self.version, consultation) {
+            (self.missed, in_a_row) = (self.missed + 1, in_a_row + 1);
+            let forgiven = self.missed <= FORGIVEN && in_a_row <= FORGIVEN_IN_A_ROW;
+            if error.reason != Fallback::Deadline || !forgiven {
+                return Err(LoadError::Gate { hook, reason: error.reason.as_str(), message: error.message });
+            }
+            self.guest = self.version.trial(self.now_ms)?;
+        }
+        Ok(())
+    }
 }
 
 /// One question to one guest, every hook of it that is exported, with the answer checked as in service.

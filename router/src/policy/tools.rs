@@ -1,13 +1,16 @@
-//! For authors: what `policy check` and `policy bench` find out about a component. The same engine, limits, gate and
+//! For authors: what `policy check`, `policy test` and `policy bench` find out about a component. The same engine, limits, gate and
 //! calls as in service, so that the two cannot drift apart.
 
 mod bench;
+mod cases;
 mod check;
+mod explain;
 
 pub use bench::{Bench, BenchRow, bench};
+pub use cases::{Failed, Options, Problem, Tested, test};
 pub use check::{Report, check};
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::config::Config;
 use super::error::LoadError;
@@ -29,6 +32,18 @@ pub enum ToolError {
     Load(#[from] LoadError),
     #[error("{hook} failed with {reason} at {candidates} candidates: {message}")]
     Call { hook: &'static str, reason: &'static str, candidates: usize, message: String },
+    #[error("{path}: {message}")]
+    File { path: PathBuf, message: String },
+    #[error("{path}: {message}")]
+    Case { path: PathBuf, message: String },
+    #[error("there are no cases (*.json) in {0}")]
+    NoCases(String),
+}
+
+impl ToolError {
+    fn file(path: &Path, error: &std::io::Error) -> Self {
+        Self::File { path: path.to_owned(), message: error.to_string() }
+    }
 }
 
 struct Opened {
@@ -39,7 +54,10 @@ struct Opened {
 }
 
 fn open(path: &Path, settings: &Settings) -> Result<Opened, ToolError> {
-    let config = Config { settings: settings.clone(), ..Config::default() };
+    open_with(path, Config { settings: settings.clone(), ..Config::default() })
+}
+
+fn open_with(path: &Path, config: Config) -> Result<Opened, ToolError> {
     let engine = Engine::new(&config.limits)?;
     let source = Source::File(path.to_owned());
     let name = source.name().into();
@@ -50,7 +68,11 @@ fn open(path: &Path, settings: &Settings) -> Result<Opened, ToolError> {
 
 impl Opened {
     fn compile(&self) -> Result<Version, LoadError> {
+        self.compile_for(&self.engine)
+    }
+
+    fn compile_for(&self, engine: &Engine) -> Result<Version, LoadError> {
         let (limits, settings) = (&self.config.limits, self.config.settings_json());
-        Version::compile(&self.engine, limits, self.id.clone(), settings, Space::default(), &self.bytes)
+        Version::compile(engine, limits, self.id.clone(), settings, Space::default(), &self.bytes)
     }
 }

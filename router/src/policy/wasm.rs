@@ -8,6 +8,7 @@ mod engine;
 mod guest;
 mod host;
 mod meter;
+mod toolchain;
 
 pub(crate) use component::{Description, Version, describe};
 pub(crate) use engine::Engine;

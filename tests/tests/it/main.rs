@@ -1,5 +1,6 @@
 //! End-to-end tests: one file per behaviour. See the harness in `tests/src`.
 
+mod author;
 mod clients;
 mod configuration;
 mod crashes;

@@ -40,7 +40,8 @@ fn fitted(text: &str) -> String {
     let mut lines = Vec::new();
     let mut rest = text.lines().peekable();
     while let Some(line) = rest.next() {
-        let stub = line.starts_with("func ") && rest.peek().is_some_and(|next| next.contains(r#"panic("not implemented")"#));
+        let stub = line.starts_with("func ")
+            && rest.peek().is_some_and(|next| next.contains(r#"panic("not implemented")"#));
         if !stub {
             lines.push(line.to_owned());
             continue;

@@ -51,7 +51,8 @@ fn module(text: &mut String, resolve: &Resolve, id: InterfaceId, name: &str, sid
         }
     } else {
         docs(text, interface.docs.contents.as_deref(), "  ");
-        let _ = writeln!(text, "  export interface {} {{", pascal(interface.name.as_deref().unwrap_or_default()));
+        let _ =
+            writeln!(text, "  export interface {} {{", pascal(interface.name.as_deref().unwrap_or_default()));
         for function in functions {
             docs(text, function.docs.contents.as_deref(), "    ");
             let _ = writeln!(text, "    {}{};", camel(&function.name), signature(resolve, function));
@@ -78,10 +79,14 @@ fn definition(text: &mut String, resolve: &Resolve, def: &TypeDef, package: Opti
             let _ = writeln!(text, "  export type {name} = {};", cases.join(" | "));
         }
         TypeDefKind::Variant(variant) => {
-            let cases: Vec<String> = variant.cases.iter().map(|case| match &case.ty {
-                Some(val) => format!("{{ tag: \"{}\"; val: {} }}", case.name, ty(resolve, val)),
-                None => format!("{{ tag: \"{}\" }}", case.name),
-            }).collect();
+            let cases: Vec<String> = variant
+                .cases
+                .iter()
+                .map(|case| match &case.ty {
+                    Some(val) => format!("{{ tag: \"{}\"; val: {} }}", case.name, ty(resolve, val)),
+                    None => format!("{{ tag: \"{}\" }}", case.name),
+                })
+                .collect();
             let _ = writeln!(text, "  export type {name} =\n    | {};", cases.join("\n    | "));
         }
         TypeDefKind::Type(Type::Id(id)) => used(text, resolve, *id, &name, package),
@@ -92,7 +97,13 @@ fn definition(text: &mut String, resolve: &Resolve, def: &TypeDef, package: Opti
 }
 
 /// A name that `use` brought from another interface.
-fn used(text: &mut String, resolve: &Resolve, id: wit_parser::TypeId, name: &str, package: Option<wit_parser::PackageId>) {
+fn used(
+    text: &mut String,
+    resolve: &Resolve,
+    id: wit_parser::TypeId,
+    name: &str,
+    package: Option<wit_parser::PackageId>,
+) {
     let def = &resolve.types[id];
     let original = def.name.as_deref().map(pascal).unwrap_or_default();
     if let (wit_parser::TypeOwner::Interface(owner), Some(package)) = (def.owner, package) {
@@ -119,8 +130,11 @@ fn host_function(text: &mut String, name: &str, signature: &str) {
 }
 
 fn signature(resolve: &Resolve, function: &Function) -> String {
-    let params: Vec<String> =
-        function.params.iter().map(|param| format!("{}: {}", declared(&param.name), ty(resolve, &param.ty))).collect();
+    let params: Vec<String> = function
+        .params
+        .iter()
+        .map(|param| format!("{}: {}", declared(&param.name), ty(resolve, &param.ty)))
+        .collect();
     let result = function.result.map_or_else(|| "void".to_owned(), |result| ty(resolve, &result));
     format!("({}): {result}", params.join(", "))
 }
@@ -182,7 +196,9 @@ fn pascal(name: &str) -> String {
 
 fn capital(word: &str) -> String {
     let mut letters = word.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().collect::<String>() + letters.as_str())
+    letters
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().collect::<String>() + letters.as_str())
 }
 
 #[cfg(test)]

@@ -29,9 +29,69 @@ async fn what_is_not_a_component() {
 
 #[tokio::test]
 async fn wasi_is_refused_with_the_way_out() {
-    let error = refused_text(r#"(component (import "wasi:cli/environment@0.2.0" (instance)))"#).await;
+    let plain =
+        refused_text(r#"(component (import "wasi:cli/environment@0.2.0" (instance)))"#).await.to_string();
+    assert!(plain.contains("wasi:cli/environment@0.2.0") && plain.contains("policy new"), "{plain}");
+    let of_go = r#"(component (import "wasi:clocks/wall-clock@0.2.0" (instance)) (@custom "producers" "\01\08language\01\02Go\001.27 Go cmd/compile"))"#;
+    let go = refused_text(of_go).await.to_string();
+    assert!(go.contains("adapter.wat"), "{go}");
+}
+
+/// A component can name what it wants only as an import. Whatever else it imports than the router's own interfaces is refused too.
+#[tokio::test]
+async fn files_environment_network_and_real_time_are_refused_as_imports() {
+    for interface in [
+        "wasi:filesystem/types@0.2.0",
+        "wasi:filesystem/preopens@0.2.3",
+        "wasi:cli/environment@0.2.0",
+        "wasi:cli/stdout@0.2.0",
+        "wasi:sockets/tcp@0.2.0",
+        "wasi:http/outgoing-handler@0.2.0",
+        "wasi:clocks/monotonic-clock@0.2.0",
+        "wasi:clocks/wall-clock@0.3.0",
+        "wasi:random/random@0.2.0",
+        "wasi:keyvalue/store@0.2.0",
+    ] {
+        let error = refused_text(&format!("(component (import \"{interface}\" (instance)))")).await;
+        assert!(matches!(&error, LoadError::Wasi { import, .. } if import == interface), "{error}");
+    }
+}
+
+/// What a guest's own library would do without imports: nothing, from inside.
+#[tokio::test]
+async fn a_guest_that_reaches_out_gets_nothing() {
+    let (handle, _) = started(hostile("route", "reach"));
+    let (decision, fallback, _) = route(&handle).await;
+    assert_eq!(fallback, None, "{decision:?}");
+    let refused = ["files", "writing", "environment", "network", "listening", "threads", "processes", "time"];
+    assert_eq!(decision.reason, refused.map(|what| format!("{what} refused")).join(", "));
+}
+
+/// Go's garbage collector does this with the official adapter: it reads a clock while memory is allocated for arguments, when
+/// leaving the component is forbidden. The first calls go well.
+#[tokio::test]
+async fn a_guest_that_traps_after_some_hundred_calls_does_not_pass_the_gate() {
+    let error = refused(leaves_in_realloc()).await;
     let text = error.to_string();
-    assert!(text.contains("wasi:cli/environment@0.2.0") && text.contains("wasm32-unknown-unknown"), "{text}");
+    assert!(
+        text.starts_with("observe failed with trap") && text.contains("cannot leave component instance"),
+        "{text}"
+    );
+}
+
+fn leaves_in_realloc() -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    comfy_router_policy_kit::wit::write(folder.path()).unwrap();
+    let world = "package local:policy; world policy {
+        import comfy-router:policy/clock@0.1.1;
+        export comfy-router:policy/feedback@0.1.1;
+    }";
+    std::fs::write(folder.path().join("world.wit"), world).unwrap();
+    let module = folder.path().join("module.wat");
+    std::fs::write(&module, include_str!("fixtures/leaves-in-realloc.wat")).unwrap();
+    let recipe =
+        comfy_router_policy_kit::component::Recipe { world: Some((folder.path(), None)), adapters: &[] };
+    comfy_router_policy_kit::component::component(&module, &recipe).unwrap()
 }
 
 #[tokio::test]

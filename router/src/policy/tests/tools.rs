@@ -44,11 +44,19 @@ fn a_report_says_what_each_hook_said_and_why_a_policy_would_not_serve() {
 
 #[test]
 fn a_bench_times_every_exported_hook_at_every_size() {
-    let bench = bench(&built("model-affinity"), &Map::new(), &[1, 16]).unwrap();
+    let bench = bench(&built("model-affinity"), &Map::new(), &[1, 16], true).unwrap();
     let rows: Vec<(Hook, usize)> = bench.rows.iter().map(|row| (row.hook, row.candidates)).collect();
     let expected = [(Hook::Prioritize, 1), (Hook::Route, 1), (Hook::Prioritize, 16), (Hook::Route, 16)];
     assert_eq!(rows, expected);
     assert!(
         bench.rows.iter().all(|row| row.p50_us > 0.0 && row.p50_us <= row.p99_us && row.p99_us <= row.max_us)
     );
+    let fuel = |n: usize| bench.rows[n].fuel.expect("it was counted")[0];
+    assert!(
+        fuel(3) > fuel(1) && fuel(1) > 100,
+        "sixteen candidates take more than one: {} {}",
+        fuel(3),
+        fuel(1)
+    );
+    assert!(bench.rows.iter().all(|row| row.memory_bytes > 0));
 }

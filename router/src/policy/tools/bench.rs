@@ -6,23 +6,29 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::{Settings, ToolError, open};
+use super::{Opened, Settings, ToolError, open_with};
 use crate::model::decision::{Hook, PolicyVersion};
 use crate::policy::check::Check;
-use crate::policy::wasm::{Guest, Version};
+use crate::policy::config::{Config, GuestLimits};
+use crate::policy::wasm::{Engine, Guest, Version};
 use crate::policy::{gate, handle, sample};
 
 /// Calls of each hook at each size that are measured, after as many that only warm up as there are sizes of caches.
 const CALLS: u32 = 1_000;
 const WARM_UP: u32 = 100;
 
+/// Calls whose instructions are counted: they are the same every time for the same question.
+const COUNTED: u32 = 50;
+
+/// Wall time of one call here. A call that misses the deadline of service is counted, and not cut off, because a slow call is
+/// what is looked for.
+const CALL_MS: u64 = 2_000;
+
 #[derive(Debug, Clone, Serialize)]
 pub struct Bench {
     pub version: PolicyVersion,
     /// Deadline of a call in service.
     pub deadline_us: f64,
-    /// Linear memory after all calls.
-    pub memory_bytes: usize,
     pub rows: Vec<BenchRow>,
 }
 
@@ -30,30 +36,52 @@ pub struct Bench {
 #[derive(Debug, Clone, Serialize)]
 pub struct BenchRow {
     pub hook: Hook,
-    /// Candidates of `route`, instances of `tick`, outcomes of `observe`; other hooks do not depend on it.
+    /// Candidates of `route`, seats of `place`, instances of `tick`, outcomes of `observe`; other hooks do not depend on it.
     pub candidates: usize,
     pub calls: u32,
     pub p50_us: f64,
     pub p99_us: f64,
     pub max_us: f64,
+    /// Calls that took longer than the deadline of service.
+    pub missed: u32,
+    /// Instructions of a call, the median and the most; none when they were not counted.
+    pub fuel: Option<[u64; 2]>,
+    /// Linear memory of a guest that was asked this size only, after all its calls so far.
+    pub memory_bytes: usize,
 }
 
-/// Times every hook the component exports, under the limits of service. A call that fails ends it.
-pub fn bench(path: &Path, settings: &Settings, candidates: &[usize]) -> Result<Bench, ToolError> {
-    let opened = open(path, settings)?;
+/// Times every hook the component exports, under the limits of service but its deadline. A call that fails ends it. Counting
+/// instructions compiles the component a second time.
+pub fn bench(
+    path: &Path,
+    settings: &Settings,
+    candidates: &[usize],
+    count: bool,
+) -> Result<Bench, ToolError> {
+    let deadline = GuestLimits::default().call();
+    let limits = GuestLimits { call_ms: CALL_MS, ..GuestLimits::default() };
+    let opened = open_with(path, Config { settings: settings.clone(), limits, ..Config::default() })?;
     let version = opened.compile()?;
-    let (limits, bounds) = (&opened.config.limits, &opened.config.bounds);
-    gate::pass(&version, limits, bounds, sample::context(0).now_ms)?;
-    let mut guest = version.trial(sample::context(0).now_ms)?;
-    let check = Check { limits, bounds };
+    gate::pass(&version, &opened.config.limits, &opened.config.bounds, sample::context(0).now_ms)?;
+    let counting =
+        if count { Some(opened.compile_for(&Engine::metered(&opened.config.limits)?)?) } else { None };
     let mut rows = Vec::new();
     for &size in candidates {
+        let mut bench = Sized { opened: &opened, size, guest: version.trial(sample::context(0).now_ms)? };
+        let mut counter = match &counting {
+            Some(version) => {
+                Some(Sized { opened: &opened, size, guest: version.trial(sample::context(0).now_ms)? })
+            }
+            None => None,
+        };
         for (hook, kind) in timed(&version) {
-            rows.push(time(&mut guest, &check, hook, kind, size)?);
+            let row = bench.time(hook, kind, deadline)?;
+            let fuel = counter.as_mut().map(|counter| counter.count(hook, kind)).transpose()?;
+            rows.push(BenchRow { fuel, ..row });
         }
     }
-    let deadline_us = limits.call().as_secs_f64() * 1e6;
-    Ok(Bench { version: opened.id, deadline_us, memory_bytes: guest.memory(), rows })
+    let deadline_us = deadline.as_secs_f64() * 1e6;
+    Ok(Bench { version: opened.id, deadline_us, rows })
 }
 
 /// Each exported hook with the first kind of question that asks it.
@@ -70,42 +98,78 @@ fn timed(version: &Version) -> Vec<(Hook, usize)> {
     found
 }
 
-fn time(
-    guest: &mut Guest,
-    check: &Check<'_>,
-    hook: Hook,
-    kind: usize,
+/// A guest that is asked views of one size.
+struct Sized<'a> {
+    opened: &'a Opened,
     size: usize,
-) -> Result<BenchRow, ToolError> {
-    let mut took: Vec<Duration> = Vec::with_capacity(CALLS as usize);
-    for n in 0..WARM_UP + CALLS {
-        let asked = sample::ask(n.into(), size, sample::questions(n, size).swap_remove(kind));
+    guest: Guest,
+}
+
+impl Sized<'_> {
+    /// Question `n` of a kind; answers how long it took.
+    fn ask(&mut self, hook: Hook, kind: usize, n: u32) -> Result<Duration, ToolError> {
+        let asked = sample::ask(n.into(), self.size, sample::questions(n, self.size).swap_remove(kind));
+        let check = Check { limits: &self.opened.config.limits, bounds: &self.opened.config.bounds };
         let started = Instant::now();
-        let answer = gate::put_hook(guest, check, hook, &asked);
+        let answer = gate::put_hook(&mut self.guest, &check, hook, &asked);
         let elapsed = started.elapsed();
         answer.map_err(|error| ToolError::Call {
             hook: hook.as_str(),
             reason: error.reason.as_str(),
-            candidates: size,
+            candidates: self.size,
             message: error.message,
         })?;
-        if n >= WARM_UP {
-            took.push(elapsed);
-        }
+        self.guest.keep();
+        Ok(elapsed)
     }
-    took.sort_unstable();
-    let at = |share: f64| took[((took.len() - 1) as f64 * share).round() as usize].as_secs_f64() * 1e6;
-    Ok(BenchRow { hook, candidates: size, calls: CALLS, p50_us: at(0.5), p99_us: at(0.99), max_us: at(1.0) })
+
+    fn time(&mut self, hook: Hook, kind: usize, deadline: Duration) -> Result<BenchRow, ToolError> {
+        let mut took: Vec<Duration> = Vec::with_capacity(CALLS as usize);
+        for n in 0..WARM_UP + CALLS {
+            let elapsed = self.ask(hook, kind, n)?;
+            if n >= WARM_UP {
+                took.push(elapsed);
+            }
+        }
+        took.sort_unstable();
+        let at = |share: f64| took[((took.len() - 1) as f64 * share).round() as usize].as_secs_f64() * 1e6;
+        Ok(BenchRow {
+            hook,
+            candidates: self.size,
+            calls: CALLS,
+            p50_us: at(0.5),
+            p99_us: at(0.99),
+            max_us: at(1.0),
+            missed: took.iter().filter(|&&took| took > deadline).count() as u32,
+            fuel: None,
+            memory_bytes: self.guest.memory(),
+        })
+    }
+
+    fn count(&mut self, hook: Hook, kind: usize) -> Result<[u64; 2], ToolError> {
+        let mut fuel = Vec::with_capacity(COUNTED as usize);
+        for n in 0..COUNTED {
+            self.ask(hook, kind, n)?;
+            fuel.extend(self.guest.fuel());
+        }
+        fuel.sort_unstable();
+        Ok([fuel.get(fuel.len() / 2).copied().unwrap_or(0), fuel.last().copied().unwrap_or(0)])
+    }
 }
 
 impl fmt::Display for Bench {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} {}, microseconds, {CALLS} calls each", self.version.name, self.version.digest)?;
-        writeln!(f, "{:<12} {:>10} {:>9} {:>9} {:>9}", "hook", "candidates", "p50", "p99", "max")?;
-        for row in &self.rows {
-            let BenchRow { hook, candidates, p50_us, p99_us, max_us, .. } = row;
-            writeln!(f, "{:<12} {candidates:>10} {p50_us:>9.1} {p99_us:>9.1} {max_us:>9.1}", hook.as_str())?;
+        let Bench { version, deadline_us, rows } = self;
+        writeln!(f, "{} {}, times in microseconds, {CALLS} calls each", version.name, version.digest)?;
+        write!(f, "{:<11} {:>10} {:>9} {:>9} {:>9}", "hook", "candidates", "p50", "p99", "max")?;
+        writeln!(f, " {:>7} {:>10} {:>10} {:>10}", "missed", "fuel p50", "fuel max", "memory KiB")?;
+        for row in rows {
+            let BenchRow { hook, candidates, p50_us, p99_us, max_us, missed, .. } = row;
+            write!(f, "{:<11} {candidates:>10} {p50_us:>9.1} {p99_us:>9.1} {max_us:>9.1}", hook.as_str())?;
+            let [p50, max] =
+                row.fuel.map_or(["-".to_owned(), "-".to_owned()], |fuel| fuel.map(|fuel| fuel.to_string()));
+            writeln!(f, " {missed:>7} {p50:>10} {max:>10} {:>10}", row.memory_bytes.div_ceil(1024))?;
         }
-        write!(f, "deadline {} us, memory {} KiB", self.deadline_us, self.memory_bytes.div_ceil(1024))
+        writeln!(f, "missed: calls over the deadline of {deadline_us} us")
     }
 }

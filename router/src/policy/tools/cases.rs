@@ -10,15 +10,13 @@ mod layout;
 mod overlay;
 mod say;
 
-pub use overlay::{Place, Places};
-
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Opened, Settings, ToolError, open_with};
+use super::{Opened, Settings, ToolError, explain, open_with};
 use crate::policy::check::Check;
 use crate::policy::config::{Config, GuestLimits};
 use crate::policy::error::LoadError;
@@ -37,8 +35,6 @@ pub struct Options<'a> {
     pub update: bool,
     /// Only cases whose name contains this.
     pub filter: Option<&'a str>,
-    /// Where a record, a field or a function of the WIT is defined, for messages.
-    pub places: Places<'a>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -202,14 +198,16 @@ impl Run<'_> {
     }
 
     fn step(&self, guest: &mut Guest, world: &mut World, step: &Step) -> Result<Value, String> {
-        let (hook, asked) = world.ask(step, &self.options.places)?;
+        let (hook, asked) = world.ask(step)?;
         if !self.version.exports(hook) {
-            return Err(format!("{} is not exported", self.options.places.hook(hook)));
+            return Err(format!("{} is not exported", hook.as_str()));
         }
         let limits = &self.opened.config.limits;
         let check = Check { limits, bounds: &self.opened.config.bounds };
-        let said = gate::put_hook(guest, &check, hook, &asked)
-            .map_err(|error| format!("{} failed with {}: {}", self.options.places.hook(hook), error.reason.as_str(), error.message))?;
+        let said = gate::put_hook(guest, &check, hook, &asked).map_err(|error| {
+            let (reason, message) = (error.reason.as_str(), error.message);
+            format!("{} failed with {reason}: {message}{}", hook.as_str(), explain::answer(hook, &message))
+        })?;
         guest.keep();
         Ok(say::answer(&said))
     }

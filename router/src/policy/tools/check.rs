@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Settings, ToolError, open};
+use super::{Settings, ToolError, explain, open};
 use crate::model::decision::{Answer, Hook, PolicyVersion};
 use crate::policy::check::Check;
 use crate::policy::error::{LoadError, WIT_VERSION};
@@ -62,7 +62,7 @@ pub fn check(path: &Path, settings: &Settings) -> Result<Report, ToolError> {
         gate::pass(&version, limits, bounds, now_ms())?;
         dry_run(&version, &Check { limits, bounds }, &mut report)
     });
-    report.refused = outcome.err().map(|error| error.to_string());
+    report.refused = outcome.err().map(|error| explain::refusal(&error));
     report.warnings = warnings(&report, settings);
     Ok(report)
 }

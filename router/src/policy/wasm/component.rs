@@ -9,17 +9,13 @@ use super::bindings::exports::comfy_router::policy as hooks;
 use super::engine::Engine;
 use super::guest::Guest;
 use super::host::{self, State};
+use super::toolchain;
 use crate::model::decision::{Hook, PolicyVersion};
 use crate::policy::config::GuestLimits;
 use crate::policy::error::{LoadError, WIT_VERSION};
 use crate::policy::state::Space;
 
 const PACKAGE: &str = "comfy-router:policy/";
-
-/// One sentence for every toolchain, because the import does not say which one it was.
-const NO_WASI: &str = "build Rust for wasm32-unknown-unknown instead of wasm32-wasip2, Python with \
-    `componentize-py componentize -s`, JavaScript with `jco componentize --backend quickjs --backend-qjs-stub-wasi`, \
-    C and Zig with `-mexec-model=reactor` and without files, clocks or environment";
 
 /// A component that could be linked. Guests are made of it, one after the other.
 pub(crate) struct Version {
@@ -73,7 +69,7 @@ impl Version {
         let component = compile(engine, bytes)?;
         let description = describe_component(engine, &component);
         if let Some(import) = description.imports.iter().find(|name| name.starts_with("wasi:")) {
-            return Err(LoadError::Wasi { import: import.clone(), advice: NO_WASI });
+            return Err(LoadError::Wasi { import: import.clone(), advice: toolchain::advice(bytes) });
         }
         if let Some(import) = description.imports.iter().find(|name| !name.starts_with(PACKAGE)) {
             return Err(LoadError::UnknownImport(import.clone()));
@@ -99,17 +95,22 @@ impl Version {
 
     /// A fresh guest, configured. `now_ms` is what its clock says meanwhile.
     pub(crate) fn guest(&self, now_ms: u64) -> Result<Guest, LoadError> {
-        self.made(now_ms, self.space.clone(), true)
+        self.made(now_ms, self.space.clone(), true, &self.settings)
     }
 
     /// A guest whose deeds have no consequence: what it remembers and measures is lost with it.
     pub(crate) fn trial(&self, now_ms: u64) -> Result<Guest, LoadError> {
-        self.made(now_ms, self.space.fork(), false)
+        self.trial_with(&self.settings, now_ms)
     }
 
-    fn made(&self, now_ms: u64, space: Space, live: bool) -> Result<Guest, LoadError> {
+    /// As `trial`, with settings of its own.
+    pub(crate) fn trial_with(&self, settings: &str, now_ms: u64) -> Result<Guest, LoadError> {
+        self.made(now_ms, self.space.fork(), false, settings)
+    }
+
+    fn made(&self, now_ms: u64, space: Space, live: bool, settings: &str) -> Result<Guest, LoadError> {
         let mut guest = Guest::instantiate(self, space, live)?;
-        guest.configure(&self.settings, Duration::from_millis(self.limits.configure_ms), now_ms)?;
+        guest.configure(settings, Duration::from_millis(self.limits.configure_ms), now_ms)?;
         Ok(guest)
     }
 }

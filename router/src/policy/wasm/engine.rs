@@ -21,6 +21,8 @@ const GUESTS: u32 = 8;
 #[derive(Clone)]
 pub(crate) struct Engine {
     pub(super) wasmtime: wasmtime::Engine,
+    /// Counts instructions: `policy bench` says how many a call takes. Slower, so never in service.
+    pub(super) metered: bool,
     pace: Arc<Pace>,
     ticker: Thread,
 }
@@ -42,14 +44,23 @@ struct Pace {
 
 impl Engine {
     pub(crate) fn new(limits: &GuestLimits) -> Result<Self, StartError> {
-        let wasmtime = build(limits).map_err(|error| StartError::Engine(format!("{error:#}")))?;
+        Self::start(limits, false)
+    }
+
+    /// One whose guests count their instructions.
+    pub(crate) fn metered(limits: &GuestLimits) -> Result<Self, StartError> {
+        Self::start(limits, true)
+    }
+
+    fn start(limits: &GuestLimits, metered: bool) -> Result<Self, StartError> {
+        let wasmtime = build(limits, metered).map_err(|error| StartError::Engine(format!("{error:#}")))?;
         let pace = Arc::new(Pace::default());
         let (weak, shared) = (wasmtime.weak(), pace.clone());
         let ticker = std::thread::Builder::new()
             .name("policy-tick".to_owned())
             .spawn(move || tick(&weak, &shared))
             .map_err(|source| StartError::Thread { name: "policy-tick", source })?;
-        Ok(Self { wasmtime, pace, ticker: ticker.thread().clone() })
+        Ok(Self { wasmtime, metered, pace, ticker: ticker.thread().clone() })
     }
 
     /// Epochs that pass within `limit`, and one more because the first is already running.
@@ -78,17 +89,18 @@ impl Drop for Running<'_> {
 
 /// With the pool, or without it where the address space for it cannot be had (a container with a limit on virtual
 /// memory): then a new guest is slower, and nothing else.
-fn build(limits: &GuestLimits) -> wasmtime::Result<wasmtime::Engine> {
-    let pooled = wasmtime::Engine::new(&config(limits, Some(pool(limits))));
+fn build(limits: &GuestLimits, metered: bool) -> wasmtime::Result<wasmtime::Engine> {
+    let pooled = wasmtime::Engine::new(&config(limits, metered, Some(pool(limits))));
     pooled.or_else(|error| {
         tracing::warn!(error = %error, "no pool for policy memories, allocating on demand");
-        wasmtime::Engine::new(&config(limits, None))
+        wasmtime::Engine::new(&config(limits, metered, None))
     })
 }
 
-fn config(limits: &GuestLimits, pool: Option<PoolingAllocationConfig>) -> Config {
+fn config(limits: &GuestLimits, metered: bool, pool: Option<PoolingAllocationConfig>) -> Config {
     let mut config = Config::new();
     config
+        .consume_fuel(metered)
         // Host calls and bare calls are two to four times faster without; the world has no async functions.
         .concurrency_support(false)
         .epoch_interruption(true)

@@ -70,6 +70,17 @@ macro_rules! load {
     };
 }
 
+/// More than any call may take.
+const FUEL: u64 = u64::MAX / 2;
+
+/// Fuel is counted, never a limit: that is the deadline.
+fn refuel(store: &mut Store<State>, engine: &Engine) {
+    if engine.metered {
+        // Fails only where fuel is not counted.
+        let _ = store.set_fuel(FUEL);
+    }
+}
+
 impl Guest {
     pub(super) fn instantiate(version: &Version, space: Space, live: bool) -> Result<Self, LoadError> {
         let limits = version.limits;
@@ -77,6 +88,7 @@ impl Guest {
             Store::new(&version.engine.wasmtime, State::new(version.id.clone(), &limits, space, live));
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(limits.transfer_kib as usize * 1024);
+        refuel(&mut store, &version.engine);
         let time = Duration::from_millis(limits.configure_ms);
         store.set_epoch_deadline(Engine::ticks(time));
         store.data_mut().meter = Meter::new(limits.host_calls, time);
@@ -104,6 +116,11 @@ impl Guest {
     /// The last answer was found good: what its call changed in `state` counts.
     pub(crate) fn keep(&mut self) {
         self.store.data_mut().keep();
+    }
+
+    /// Instructions of the last call; none unless the engine is metered.
+    pub(crate) fn fuel(&self) -> Option<u64> {
+        self.engine.metered.then(|| FUEL.saturating_sub(self.store.get_fuel().unwrap_or(FUEL)))
     }
 
     /// Bytes of linear memory in use.
@@ -259,6 +276,7 @@ impl Guest {
         let meter = Meter::new(self.limits.host_calls, time);
         let handle = self.store.data_mut().enter(hook, seed, context, jobs, meter);
         self.store.set_epoch_deadline(Engine::ticks(time));
+        refuel(&mut self.store, &self.engine);
         let running = self.engine.call();
         let answer = call(&self.exports, &mut self.store, handle);
         drop(running);

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::super::ToolError;
+use super::ask::{Instance, Who};
 use super::layout;
 use crate::policy::tools::Settings;
 
@@ -13,10 +14,9 @@ use crate::policy::tools::Settings;
 pub(super) struct Shared {
     pub settings: Settings,
     /// Names by index, for `queue` and `fleet`.
-    pub tenants: Vec<String>,
-    pub clients: Vec<String>,
-    /// Each with a name, labels and models that are loaded.
-    pub instances: Vec<Value>,
+    pub tenants: Vec<Who>,
+    pub clients: Vec<Who>,
+    pub instances: Vec<Instance>,
     pub now_ms: Option<u64>,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Step {
 const SHARED: [&str; 5] = ["settings", "tenants", "clients", "instances", "now_ms"];
 
 impl File {
-    pub fn read(path: &Path) -> Result<Self, ToolError> {
+    pub(super) fn read(path: &Path) -> Result<Self, ToolError> {
         let text = std::fs::read_to_string(path).map_err(|error| ToolError::file(path, &error))?;
         let wrong = |message: String| ToolError::Case { path: path.to_owned(), message };
         let value: Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
@@ -66,16 +66,18 @@ impl File {
         };
         known(&rest, &[&SHARED[..], &["about"]].concat())?;
         let shared = Shared::parse(&rest)?;
-        let cases = cases.into_iter().enumerate().map(|(n, case)| {
-            Case::parse(case).map_err(|message| format!("case {}: {message}", n + 1))
-        });
+        let cases = cases
+            .into_iter()
+            .enumerate()
+            .map(|(n, case)| Case::parse(case).map_err(|message| format!("case {}: {message}", n + 1)));
         Ok(Self { shared, cases: cases.collect::<Result<_, _>>()?, rest })
     }
 
-    pub fn write(&self, path: &Path) -> Result<(), ToolError> {
+    pub(super) fn write(&self, path: &Path) -> Result<(), ToolError> {
         let mut whole = self.rest.clone();
         whole.insert("cases".to_owned(), self.cases.iter().map(Case::value).collect());
-        std::fs::write(path, layout::text(&Value::Object(whole))).map_err(|error| ToolError::file(path, &error))
+        std::fs::write(path, layout::text(&Value::Object(whole)))
+            .map_err(|error| ToolError::file(path, &error))
     }
 }
 
@@ -86,7 +88,10 @@ fn known(object: &Map<String, Value>, names: &[&str]) -> Result<(), String> {
     }
 }
 
-fn part<T: serde::de::DeserializeOwned + Default>(object: &Map<String, Value>, key: &str) -> Result<T, String> {
+fn part<T: serde::de::DeserializeOwned + Default>(
+    object: &Map<String, Value>,
+    key: &str,
+) -> Result<T, String> {
     object.get(key).map_or_else(
         || Ok(T::default()),
         |value| serde_json::from_value(value.clone()).map_err(|error| format!("{key}: {error}")),
@@ -117,10 +122,15 @@ impl Case {
         let refused: Option<String> = part(&rest, "refused").map_err(in_case)?;
         let inline = !rest.contains_key("steps") && refused.is_none();
         let steps = if inline {
-            let keys: Vec<String> =
-                rest.keys().filter(|key| !SHARED.contains(&key.as_str()) && *key != "name").cloned().collect();
-            let step: Map<String, Value> =
-                keys.into_iter().filter_map(|key| rest.shift_remove(&key).map(|value| (key, value))).collect();
+            let keys: Vec<String> = rest
+                .keys()
+                .filter(|key| !SHARED.contains(&key.as_str()) && *key != "name")
+                .cloned()
+                .collect();
+            let step: Map<String, Value> = keys
+                .into_iter()
+                .filter_map(|key| rest.shift_remove(&key).map(|value| (key, value)))
+                .collect();
             vec![Step::parse(Value::Object(step)).map_err(in_case)?]
         } else {
             let steps: Vec<Value> = part(&rest, "steps").map_err(in_case)?;
@@ -153,7 +163,9 @@ impl Step {
         match (hooks.next(), hooks.next()) {
             (Some((hook, view)), None) => Ok(Self { hook, view, expect, after_ms }),
             (None, _) => Err("a step needs a hook to ask, such as `route`".to_owned()),
-            (Some((one, _)), Some((other, _))) => Err(format!("a step asks one hook, and here are `{one}` and `{other}`")),
+            (Some((one, _)), Some((other, _))) => {
+                Err(format!("a step asks one hook, and here are `{one}` and `{other}`"))
+            }
         }
     }
 

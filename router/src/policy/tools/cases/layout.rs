@@ -53,8 +53,10 @@ fn flat(value: &Value) -> String {
         Value::Array(items) => format!("[{}]", items.iter().map(flat).collect::<Vec<_>>().join(", ")),
         Value::Object(members) if members.is_empty() => "{}".to_owned(),
         Value::Object(members) => {
-            let members: Vec<String> =
-                members.iter().map(|(key, value)| format!("{}: {}", Value::from(key.as_str()), flat(value))).collect();
+            let members: Vec<String> = members
+                .iter()
+                .map(|(key, value)| format!("{}: {}", Value::from(key.as_str()), flat(value)))
+                .collect();
             format!("{{ {} }}", members.join(", "))
         }
         other => other.to_string(),
@@ -67,10 +69,14 @@ mod tests {
 
     #[test]
     fn small_things_stay_on_a_line_and_nothing_changes() {
-        let long: Vec<Value> = (0..4).map(|n| serde_json::json!({"instance": n, "name": "x".repeat(40)})).collect();
+        let long: Vec<Value> =
+            (0..4).map(|n| serde_json::json!({"instance": n, "name": "x".repeat(40)})).collect();
         let value = serde_json::json!({"a": [1, 2], "b": {}, "c": long, "d\"": "e\n"});
         let text = text(&value);
         assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
-        assert!(text.contains("\n  \"a\": [1, 2],\n") && text.contains("\n    { \"instance\": 0, "), "{text}");
+        assert!(
+            text.contains("\n  \"a\": [1, 2],\n") && text.contains("\n    { \"instance\": 0, "),
+            "{text}"
+        );
     }
 }

@@ -39,6 +39,10 @@ fn whole(answer: &Answer) -> Value {
         }
         Answer::OnFailure(RecoveryDecision::Fail) => json!("fail"),
         Answer::Tick(orders) => orders.iter().map(order).collect(),
+        Answer::Place(placement) => {
+            let pairs: Vec<[u32; 2]> = placement.pairs.iter().map(|pair| [pair.job, pair.seat]).collect();
+            json!({"pairs": pairs, "hold_ms": placement.hold_ms, "reason": placement.reason})
+        }
         // `observe` answers nothing; the others are asked hook by hook.
         Answer::Observe | Answer::Intake { .. } | Answer::Reassess { .. } => Value::Null,
     }

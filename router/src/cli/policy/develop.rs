@@ -1,0 +1,173 @@
+//! `policy dev`: builds, checks and tests again whenever a file of the project changes, and hands what passed to a running
+//! router.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use anyhow::Context;
+use notify::{EventKind, RecursiveMode, Watcher};
+
+use super::super::arguments::PolicyDev;
+use super::super::print;
+use super::project::Project;
+use crate::policy::tools;
+
+/// An editor writes several files at once; the build waits until it is quiet for this long.
+const QUIET: Duration = Duration::from_millis(150);
+
+/// Folders that tools write to.
+const GENERATED: [&str; 5] = ["build", "gen", "node_modules", "target", "__pycache__"];
+
+pub(in super::super) fn develop(arguments: &PolicyDev) -> anyhow::Result<()> {
+    let folder = arguments
+        .folder
+        .canonicalize()
+        .with_context(|| format!("no folder {}", arguments.folder.display()))?;
+    let (tell, changes) = channel();
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let _ = tell.send(event);
+    })?;
+    watch(&mut watcher, &folder)?;
+    loop {
+        if let Err(error) = round(&folder, arguments) {
+            print(&format!("    {error:#}\n"));
+        }
+        if arguments.once {
+            return Ok(());
+        }
+        print("waiting for a change\n\n");
+        wait(&folder, &changes)?;
+    }
+}
+
+/// The project's folder, and that of its cases where that is elsewhere.
+fn watch(watcher: &mut impl Watcher, folder: &Path) -> anyhow::Result<()> {
+    watcher.watch(folder, RecursiveMode::Recursive)?;
+    let cases = Project::read(folder)?.cases();
+    if let Ok(cases) = cases.canonicalize()
+        && !cases.starts_with(folder)
+    {
+        watcher.watch(&cases, RecursiveMode::Recursive)?;
+    }
+    Ok(())
+}
+
+/// Until something of the author's has changed, and nothing more for a moment.
+fn wait(folder: &Path, changes: &Receiver<notify::Result<notify::Event>>) -> anyhow::Result<()> {
+    let mut changed = false;
+    loop {
+        let event = match changed {
+            false => changes.recv().context("the watcher has stopped")?,
+            true => match changes.recv_timeout(QUIET) {
+                Ok(event) => event,
+                Err(RecvTimeoutError::Timeout) => return Ok(()),
+                Err(RecvTimeoutError::Disconnected) => anyhow::bail!("the watcher has stopped"),
+            },
+        };
+        changed |= event.is_ok_and(|event| is_change(folder, &event));
+    }
+}
+
+fn is_change(folder: &Path, event: &notify::Event) -> bool {
+    let written = matches!(event.kind, EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_));
+    written && event.paths.iter().any(|path| is_source(folder, path))
+}
+
+/// Written by the author, as far as can be told.
+fn is_source(folder: &Path, path: &Path) -> bool {
+    let inside = path.strip_prefix(folder).unwrap_or(path);
+    let hidden = |name: &str| name.starts_with('.') || name.ends_with('~') || GENERATED.contains(&name);
+    let names: Vec<_> = inside.iter().map(|part| part.to_string_lossy()).collect();
+    let made =
+        inside.extension().is_some_and(|end| end == "wasm" || end == "part" || end == "lock" || end == "swp");
+    // Outside of the folder are only cases, below folders of any name.
+    let hidden = if path.starts_with(folder) { names.iter().any(|name| hidden(name)) } else { false };
+    !hidden && !made && !names.is_empty()
+}
+
+/// Builds, checks, tests and, if all that went well, hands over.
+fn round(folder: &Path, arguments: &PolicyDev) -> anyhow::Result<()> {
+    let project = Project::read(folder)?;
+    build(&project)?;
+    let component = project.component();
+    let report = tools::check(&component, &project.settings)?;
+    if let Some(refused) = &report.refused {
+        anyhow::bail!("refused: {refused}");
+    }
+    print(&format!("checked: {} {}\n", report.version.name, report.version.digest));
+    if project.cases.is_some() {
+        let tested =
+            tools::test(&component, &project.settings, &[project.cases()], &tools::Options::default())?;
+        print(&tested.to_string());
+        anyhow::ensure!(tested.passed(), "not handed over, because cases failed");
+    }
+    match &arguments.router {
+        Some(router) => swap(router, arguments.key.as_deref(), &component),
+        None => Ok(()),
+    }
+}
+
+fn build(project: &Project) -> anyhow::Result<()> {
+    print(&format!("$ {}\n", project.build));
+    let status = Command::new("sh")
+        .args(["-c", &project.build])
+        .current_dir(&project.folder)
+        .status()
+        .with_context(|| format!("cannot run {:?}", project.build))?;
+    anyhow::ensure!(status.success(), "the build failed: {status}");
+    Ok(())
+}
+
+/// Posts the component to the admin listener of a running router.
+fn swap(router: &str, key: Option<&str>, component: &PathBuf) -> anyhow::Result<()> {
+    let bytes = std::fs::read(component).with_context(|| format!("cannot read {}", component.display()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let answer =
+        runtime.block_on(post(&format!("{}/api/policy/reload", router.trim_end_matches('/')), key, bytes))?;
+    print(&format!("swapped into {router}: {answer}\n"));
+    Ok(())
+}
+
+async fn post(url: &str, key: Option<&str>, bytes: Vec<u8>) -> anyhow::Result<String> {
+    use http_body_util::{BodyExt as _, Full};
+    use hyper_util::rt::TokioExecutor;
+    let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
+    let mut request = hyper::Request::post(url);
+    if let Some(key) = key {
+        request = request.header(hyper::header::AUTHORIZATION, format!("Bearer {key}"));
+    }
+    let request =
+        request.body(Full::new(bytes::Bytes::from(bytes))).with_context(|| format!("{url} is no address"))?;
+    let answer = client.request(request).await.with_context(|| format!("no answer from {url}"))?;
+    let status = answer.status();
+    let text = answer.into_body().collect().await?.to_bytes();
+    let text = String::from_utf8_lossy(&text).trim().to_owned();
+    anyhow::ensure!(status.is_success(), "{url} answered {status}: {text}");
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_tools_write_is_no_change() {
+        let folder = Path::new("/p");
+        for (path, source) in [
+            ("/p/src/lib.rs", true),
+            ("/p/wit/world.wit", true),
+            ("/cases/build/a.json", true),
+            ("/p/build/x.o", false),
+            ("/p/node_modules/a/b.js", false),
+            ("/p/.tools/bin/go", false),
+            ("/p/a.wasm", false),
+            ("/p/a.wasm.part", false),
+            ("/p/src/.lib.rs.swp", false),
+            ("/p", false),
+        ] {
+            assert_eq!(is_source(folder, Path::new(path)), source, "{path}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What an author does with the binary: starts a project, tests a component, swaps it into a running router.
+
+use std::path::Path;
+
+use comfy_router_tests::{Exit, Fleet, Serve, component, run};
+use serde_json::{Value, json};
+
+fn policy(arguments: &[&str]) -> Exit {
+    run(&[&["policy"], arguments].concat())
+}
+
+fn text(exit: &Exit) -> String {
+    format!("{}{}", exit.out, exit.err)
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("a path of letters")
+}
+
+/// A project around a component that was built already.
+fn project(folder: &Path, cases: &Value) {
+    std::fs::write(folder.join("least.wasm"), component("least-loaded")).expect("the component");
+    std::fs::create_dir(folder.join("cases")).expect("a folder");
+    std::fs::write(folder.join("cases/routing.json"), cases.to_string()).expect("cases");
+    let toml = "component = \"least.wasm\"\nbuild = \"test -e least.wasm\"\ncases = \"cases\"\n";
+    std::fs::write(folder.join("policy.toml"), toml).expect("a project");
+}
+
+fn busiest_first() -> Value {
+    json!({"cases": [
+        {"name": "the emptiest first",
+         "route": {"candidates": [{"running": 3}, {"running": 1}]}, "expect": {"ranked": [0, 1]}},
+        {"name": "nobody wrote down what is right",
+         "route": {"candidates": [{"free_slots": 0}]}}
+    ]})
+}
+
+#[test]
+fn a_project_is_written_once_in_every_language() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for language in ["rust", "typescript", "python", "go", "c"] {
+        let at = folder.path().join(language);
+        let new = ["new", "night-shift", "--lang", language, "--folder", path(&at)];
+        let output = policy(&new);
+        assert!(output.code == Some(0), "{}", text(&output));
+        for file in [
+            "Makefile",
+            "README.md",
+            "policy.toml",
+            "cases/routing.json",
+            "wit/deps/comfy-router-policy/policy.wit",
+        ] {
+            assert!(at.join(file).is_file(), "{language} has no {file}");
+        }
+        let again = policy(&new);
+        assert!(again.code == Some(1) && text(&again).contains("is not empty"), "{}", text(&again));
+    }
+    let unknown = policy(&["new", "x", "--lang", "cobol"]);
+    assert!(text(&unknown).contains("rust, typescript, python, go, c"), "{}", text(&unknown));
+}
+
+#[test]
+fn cases_fail_with_what_differs_and_are_updated_on_request() {
+    let folder = tempfile::tempdir().expect("a folder");
+    project(folder.path(), &busiest_first());
+    let failed = policy(&["test", path(folder.path())]);
+    let said = text(&failed);
+    assert_eq!(failed.code, Some(1), "{said}");
+    for part in [
+        "the emptiest first, step 1",
+        "differs at ranked[0]",
+        r#"expected {"ranked":[0,1]}"#,
+        r#"got      {"ranked":[1,0],"reason":"1 jobs there"}"#,
+        "nobody wrote down what is right",
+        "expects nothing yet",
+        "0 cases of 1 file passed, 2 steps failed",
+    ] {
+        assert!(said.contains(part), "{part} in\n{said}");
+    }
+
+    let updated = policy(&["test", path(folder.path()), "--update"]);
+    assert!(updated.code == Some(0) && text(&updated).contains("updated "), "{}", text(&updated));
+    let passed = policy(&["test", path(folder.path()), "--json"]);
+    let report: Value = serde_json::from_str(&passed.out).expect("JSON");
+    assert_eq!((&report["passed"], &report["failed"]), (&json!(2), &json!([])), "{report}");
+    let filtered = policy(&["test", path(folder.path()), "--filter", "nobody"]);
+    assert!(text(&filtered).contains("1 cases of 1 file passed"), "{}", text(&filtered));
+}
+
+#[test]
+fn a_mistake_in_a_case_names_the_field_and_the_line_of_the_interface() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let typo = json!({"cases": [{"name": "typo", "route": {"candidates": [{"temprature_c": 80}]}}]});
+    project(folder.path(), &typo);
+    let said = text(&policy(&["test", path(folder.path())]));
+    assert!(said.contains("candidates[0]: unknown field `temprature_c`"), "{said}");
+    assert!(said.contains("temperature_c") && said.contains("(wit/policy.wit:"), "{said}");
+}
+
+#[tokio::test]
+async fn what_passed_is_swapped_into_a_running_router_and_what_did_not_is_kept_out() {
+    let fleet = Fleet::of(1).await;
+    let router = Serve::over(fleet.instances()).start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    project(folder.path(), &busiest_first());
+    let url = router.admin_url().to_owned();
+    let dev = ["dev", path(folder.path()), "--once", "--router", &url];
+    let kept_out = develop(&dev).await;
+    assert!(kept_out.contains("not handed over, because cases failed"), "{kept_out}");
+    let before = router.admin().get_json("/api/policy").await["serving"].clone();
+
+    assert_eq!(policy(&["test", path(folder.path()), "--update"]).code, Some(0));
+    let swapped = develop(&dev).await;
+    assert!(swapped.contains("swapped into http"), "{swapped}");
+    let after = router.admin().get_json("/api/policy").await["serving"].clone();
+    assert_ne!(before["digest"], after["digest"], "{swapped}");
+}
+
+async fn develop(arguments: &[&str]) -> String {
+    let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+    let run = move || text(&policy(&arguments.iter().map(String::as_str).collect::<Vec<_>>()));
+    tokio::task::spawn_blocking(run).await.expect("it ends")
+}
