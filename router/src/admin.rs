@@ -83,6 +83,7 @@ fn router(parts: Parts) -> Router {
         .route("/api/decisions", get(decisions))
         .route("/api/policy", get(policy::status))
         .route("/api/policy/reload", post(policy::reload))
+        .route("/api/policy/recording", get(policy::recording))
         .fallback(|| async { error(StatusCode::NOT_FOUND, "not_found", "there is no such page") })
         .method_not_allowed_fallback(|| async {
             error(StatusCode::METHOD_NOT_ALLOWED, "method", "not this method")

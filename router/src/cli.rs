@@ -38,6 +38,7 @@ fn policy_command(command: &PolicyCommand) -> anyhow::Result<()> {
         PolicyCommand::Check(check) => policy::check(check),
         PolicyCommand::Test(test) => policy::test(test),
         PolicyCommand::Bench(bench) => policy::bench(bench),
+        PolicyCommand::Replay(replay) => policy::replay(replay),
         PolicyCommand::Dev(dev) => policy::develop(dev),
         PolicyCommand::Bindings(bindings) => policy::bindings(bindings),
         PolicyCommand::Component(component) => policy::component(component),

@@ -38,3 +38,8 @@ pub(super) async fn reload(State(parts): State<Arc<Parts>>, request: Request<Bod
         Err(refused) => error(StatusCode::UNPROCESSABLE_ENTITY, refused.reason(), &refused.to_string()),
     }
 }
+
+/// The last decisions with what they were made from, one JSON object a line: what `comfy-router policy replay` reads.
+pub(super) async fn recording(State(parts): State<Arc<Parts>>) -> impl axum::response::IntoResponse {
+    ([(hyper::header::CONTENT_TYPE, "application/x-ndjson")], parts.policy.recording())
+}

@@ -162,6 +162,10 @@ pub(super) enum PolicyCommand {
     Test(PolicyTest),
     /// How long does each hook take, how many instructions and how much memory, by the number of candidates?
     Bench(PolicyBench),
+    /// Make recorded decisions again, by one policy or two, and show where they differ
+    #[command(after_help = "Example: curl -s 127.0.0.1:7189/api/policy/recording > day.jsonl
+         comfy-router policy replay --log day.jsonl --policy new.wasm --policy old.wasm")]
+    Replay(PolicyReplay),
     /// Build, check and test again whenever a file changes, and swap what passed into a running router
     Dev(PolicyDev),
     /// Generate a language's names for the interface; the projects' Makefiles call this
@@ -221,6 +225,22 @@ pub(super) struct PolicyBench {
     /// Count no instructions: counting compiles the component a second time
     #[arg(long)]
     pub(super) no_fuel: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PolicyReplay {
+    /// A recording: a file of `policy.record.dir`, or what the admin listener gives; may be repeated, oldest first
+    #[arg(long = "log", value_name = "FILE", required = true)]
+    pub(super) logs: Vec<PathBuf>,
+    /// The policy; a second one is what it is compared with, and without one that is the recording
+    #[arg(long = "policy", value_name = "FILE", required = true)]
+    pub(super) policies: Vec<PathBuf>,
+    /// The settings of both, as a JSON object
+    #[arg(long, default_value = "{}", value_name = "JSON")]
+    pub(super) settings: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Args)]

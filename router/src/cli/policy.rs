@@ -9,7 +9,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::arguments::{
-    PolicyBench, PolicyBindings, PolicyComponent, PolicyFile, PolicyNew, PolicyTest, PolicyWit,
+    PolicyBench, PolicyBindings, PolicyComponent, PolicyFile, PolicyNew, PolicyReplay, PolicyTest, PolicyWit,
 };
 use super::print;
 use crate::policy::tools;
@@ -45,6 +45,15 @@ pub(super) fn test(arguments: &PolicyTest) -> anyhow::Result<()> {
     show(&tested, arguments.policy.json)?;
     anyhow::ensure!(tested.passed(), "{} did not decide as its cases say", subject.component.display());
     Ok(())
+}
+
+pub(super) fn replay(arguments: &PolicyReplay) -> anyhow::Result<()> {
+    let settings = settings(&arguments.settings)?;
+    let [first, rest @ ..] = arguments.policies.as_slice() else { anyhow::bail!("--policy is missing") };
+    anyhow::ensure!(rest.len() <= 1, "two policies can be compared, not {}", arguments.policies.len());
+    let second = rest.first().map(|component| tools::Player { component, settings: &settings });
+    let first = tools::Player { component: first, settings: &settings };
+    show(&tools::replay(&arguments.logs, &first, second.as_ref())?, arguments.json)
 }
 
 /// A component, with what its project says of it.

@@ -66,7 +66,8 @@ pub struct Consultation {
     pub question: Question,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Question {
     /// A new job: `admit`, then, if admitted, `prioritize` and `limits-for`. One trip to the policy thread.
     Intake {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::recording::RecordConfig;
 use super::shipped::Shipped;
 use super::state::StateLimits;
 use crate::model::decision::Limits;
@@ -30,6 +31,7 @@ pub struct Config {
     pub breaker: Breaker,
     pub builtin: Builtin,
     pub state: StateLimits,
+    pub record: RecordConfig,
     /// Where the host keeps what survives a restart; none keeps nothing.
     #[serde(skip)]
     pub dir: Option<PathBuf>,
@@ -49,6 +51,7 @@ impl Default for Config {
             breaker: Breaker::default(),
             builtin: Builtin::default(),
             state: StateLimits::default(),
+            record: RecordConfig::default(),
             dir: None,
         }
     }
@@ -74,6 +77,8 @@ impl Config {
         positive("breaker.failures", self.breaker.failures.into());
         positive("state.keys", self.state.keys.into());
         positive("state.kib", self.state.kib.into());
+        positive("record.file_mib", self.record.file_mib.into());
+        positive("record.files", self.record.files.into());
         positive("bounds.max_hold_ms", self.bounds.max_hold_ms.into());
         positive("bounds.max_extend_ms", self.bounds.max_extend_ms.into());
         if self.limits.stack_kib < 64 {

@@ -12,6 +12,7 @@ use tokio::sync::{oneshot, watch};
 use super::config::Config;
 use super::error::LoadError;
 use super::record;
+use super::recording::Recorder;
 use super::state::{Changes, Entry, Held, Refused, Spaces};
 use super::status::PolicyStatus;
 use crate::metrics;
@@ -52,6 +53,7 @@ pub struct Handle {
     pub(crate) status: watch::Receiver<PolicyStatus>,
     pub(crate) places: Arc<AtomicBool>,
     pub(crate) spaces: Spaces,
+    pub(crate) recorder: Recorder,
     /// Tells the loading thread that somebody is left.
     pub(crate) _alive: Arc<()>,
 }
@@ -63,13 +65,21 @@ impl Handle {
         let consultation = Arc::new(consultation);
         let (reply, answer) = oneshot::channel();
         let ask = Ask { consultation: consultation.clone(), reply };
-        if self.asks.try_send(super::service::Command::Ask(ask)).is_err() {
-            return self.unavailable(&consultation, started);
-        }
-        match tokio::time::timeout(self.patience(&consultation.question), answer).await {
-            Ok(Ok(decided)) => decided,
-            Ok(Err(_)) | Err(_) => self.unavailable(&consultation, started),
-        }
+        let decided = if self.asks.try_send(super::service::Command::Ask(ask)).is_err() {
+            self.unavailable(&consultation, started)
+        } else {
+            match tokio::time::timeout(self.patience(&consultation.question), answer).await {
+                Ok(Ok(decided)) => decided,
+                Ok(Err(_)) | Err(_) => self.unavailable(&consultation, started),
+            }
+        };
+        self.recorder.note(&consultation, &decided);
+        decided
+    }
+
+    /// The last decisions with what they were made from, one a line, as `policy replay` reads them.
+    pub fn recording(&self) -> String {
+        self.recorder.lines()
     }
 
     /// The version that answers now; the last good one or `builtin` while the newest is switched off.

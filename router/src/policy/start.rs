@@ -11,6 +11,7 @@ use super::error::StartError;
 use super::handle::Handle;
 use super::loader::{self, Loader};
 use super::record::builtin_version;
+use super::recording::Recorder;
 use super::service::Service;
 use super::state::Spaces;
 use super::status::PolicyStatus;
@@ -41,6 +42,8 @@ pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Handle, StartError
     let (status, status_seen) = watch::channel(PolicyStatus::builtin(clock.now().wall));
 
     let spaces = remembered(&config);
+    let recorder = Recorder::start(&config.record)
+        .map_err(|source| StartError::Thread { name: "policy-record", source })?;
     let places = Arc::new(AtomicBool::new(false));
     let service = Service {
         config: config.clone(),
@@ -82,6 +85,7 @@ pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Handle, StartError
         status: status_seen,
         places,
         spaces,
+        recorder,
         _alive: alive,
     })
 }

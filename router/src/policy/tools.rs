@@ -5,10 +5,13 @@ mod bench;
 mod cases;
 mod check;
 mod explain;
+mod replay;
+mod say;
 
 pub use bench::{Bench, BenchRow, bench};
-pub use cases::{Failed, Options, Problem, Tested, test};
+pub use cases::{Options, Tested, test};
 pub use check::{Report, check};
+pub use replay::{Player, Replayed, replay};
 
 use std::path::{Path, PathBuf};
 
@@ -36,6 +39,8 @@ pub enum ToolError {
     File { path: PathBuf, message: String },
     #[error("{path}: {message}")]
     Case { path: PathBuf, message: String },
+    #[error("{path}, line {line}: {message}")]
+    Log { path: PathBuf, line: usize, message: String },
     #[error("there are no cases (*.json) in {0}")]
     NoCases(String),
 }

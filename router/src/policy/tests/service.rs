@@ -223,6 +223,7 @@ async fn a_policy_thread_that_does_not_answer_is_answered_for() {
         status,
         places: Arc::default(),
         spaces: Default::default(),
+        recorder: Default::default(),
         _alive: Arc::default(),
     };
     // The first fills the queue and waits in vain, the second finds it full.

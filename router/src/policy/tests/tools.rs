@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::decision::Hook;
-use crate::policy::tools::{bench, check};
+use crate::policy::tools::{self, bench, check};
 
 fn short(names: &[String]) -> Vec<&str> {
     names
@@ -59,4 +59,72 @@ fn a_bench_times_every_exported_hook_at_every_size() {
         fuel(1)
     );
     assert!(bench.rows.iter().all(|row| row.memory_bytes > 0));
+}
+
+/// Decides a mixed stretch in service, and gives the recording.
+async fn recorded(policy: &str) -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let record = crate::policy::RecordConfig { dir: Some(folder.path().join("log")), ..Default::default() };
+    let config = Config { file: Some(built(policy)), limits: PATIENT, record, ..Config::default() };
+    let (handle, _) = started(config);
+    let mut asked = 0;
+    for n in 0..40 {
+        for question in sample::questions(n, 1 + n as usize % 9) {
+            let mut consultation = sample::ask(n.into(), 9, question);
+            consultation.context.now_ms += u64::from(n) * 700;
+            handle.decide(consultation).await;
+            asked += 1;
+        }
+    }
+    let file = folder.path().join("log/decisions-000001.jsonl");
+    // Written by a thread of its own.
+    while std::fs::read_to_string(&file).map_or(0, |text| text.lines().count()) < asked {
+        tokio::task::yield_now().await;
+    }
+    (folder, file)
+}
+
+#[tokio::test]
+async fn the_same_policy_decides_a_recording_as_it_did_and_another_one_differs() {
+    let (_folder, log) = recorded("model-affinity").await;
+    let settings = Map::new();
+    let (affinity, least) = (built("model-affinity"), built("least-loaded"));
+    let player = |component| tools::Player { component, settings: &settings };
+    let again = tools::replay(std::slice::from_ref(&log), &player(&affinity), None).unwrap();
+    assert_eq!(again.different, 0, "{again}");
+    assert!(again.decisions >= 120 && again.hooks["route"].decisions == 40, "{again}");
+
+    let twice =
+        tools::replay(std::slice::from_ref(&log), &player(&affinity), Some(&player(&affinity))).unwrap();
+    assert_eq!(twice.different, 0, "{twice}");
+
+    let other = tools::replay(&[log], &player(&least), Some(&player(&affinity))).unwrap();
+    let differs = other.differences.iter().find(|d| d.hook == Hook::Route).expect("they route differently");
+    assert_ne!(Some(&differs.one), differs.other.as_ref());
+    assert!(
+        other.to_string().contains("least-loaded") && other.to_string().contains("decisions differ"),
+        "{other}"
+    );
+}
+
+#[tokio::test]
+async fn the_last_decisions_are_in_memory_too() {
+    let (handle, _) =
+        started(Config { file: Some(built("least-loaded")), limits: PATIENT, ..Config::default() });
+    route(&handle).await;
+    while handle.recording().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("ring.jsonl");
+    std::fs::write(&log, handle.recording()).unwrap();
+    let settings = Map::new();
+    let component = built("least-loaded");
+    let player = tools::Player { component: &component, settings: &settings };
+    let again = tools::replay(&[log.clone()], &player, None).unwrap();
+    assert_eq!((again.decisions, again.different), (1, 0), "{again}");
+
+    std::fs::write(&log, "{\"at\": 1}").unwrap();
+    let error = tools::replay(&[log], &player, None).unwrap_err().to_string();
+    assert!(error.contains("ring.jsonl, line 1: missing field"), "{error}");
 }

@@ -8,7 +8,6 @@ mod expect;
 mod file;
 mod layout;
 mod overlay;
-mod say;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Opened, Settings, ToolError, explain, open_with};
+use super::{Opened, Settings, ToolError, explain, open_with, say};
 use crate::policy::check::Check;
 use crate::policy::config::{Config, GuestLimits};
 use crate::policy::error::LoadError;

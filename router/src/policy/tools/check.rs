@@ -5,12 +5,12 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Settings, ToolError, explain, open};
-use crate::model::decision::{Answer, Hook, PolicyVersion};
+use super::{Settings, ToolError, explain, open, say};
+use crate::model::decision::{Hook, PolicyVersion};
 use crate::policy::check::Check;
 use crate::policy::error::{LoadError, WIT_VERSION};
 use crate::policy::wasm::{Description, Guest, Version};
-use crate::policy::{gate, handle, record, sample};
+use crate::policy::{gate, handle, sample};
 
 /// A component of this size takes seconds to compile at every start.
 const LARGE_BYTES: usize = 8 * 1024 * 1024;
@@ -78,7 +78,7 @@ fn dry_run(version: &Version, check: &Check<'_>, report: &mut Report) -> Result<
         let asked = sample::ask(1, 4, question);
         for &hook in handle::hooks(&asked.question) {
             if version.exports(hook) && !report.said.iter().any(|(said, _)| *said == hook) {
-                report.said.push((hook, say(&mut guest, check, hook, &asked)?));
+                report.said.push((hook, hook_says(&mut guest, check, hook, &asked)?));
             }
         }
     }
@@ -86,7 +86,7 @@ fn dry_run(version: &Version, check: &Check<'_>, report: &mut Report) -> Result<
     Ok(())
 }
 
-fn say(
+fn hook_says(
     guest: &mut Guest,
     check: &Check<'_>,
     hook: Hook,
@@ -97,28 +97,12 @@ fn say(
         reason: e.reason.as_str(),
         message: e.message,
     })?;
-    Ok(match answer {
-        gate::Said::Admission(admission) => record::said_admission(&admission),
-        gate::Said::Priority(priority, reason) => with_reason(record::said_priority(&priority), &reason),
-        gate::Said::Limits(limits) => record::said_limits(&limits),
-        gate::Said::Whole(Answer::Route(decision)) => {
-            let candidates = sample::candidates(4);
-            with_reason(record::said_route(&decision.route, &candidates, &asked.context), &decision.reason)
-        }
-        gate::Said::Whole(Answer::Place(placement)) => {
-            let (jobs, seats, _) = sample::window(sample::WINDOW, 4);
-            let said = record::said_placement(&placement, jobs.len(), &seats, &asked.context);
-            with_reason(said, &placement.reason)
-        }
-        gate::Said::Whole(Answer::OnTimeout(decision)) => record::said_timeout(&decision),
-        gate::Said::Whole(Answer::OnFailure(decision)) => record::said_recovery(&decision),
-        gate::Said::Whole(Answer::Tick(orders)) => record::said_orders(&orders, &asked.context),
-        gate::Said::Whole(_) => "ok".to_owned(),
+    let (said, reason) = say::line(&answer, asked);
+    Ok(match (said.is_empty(), reason.is_empty()) {
+        (true, _) => "ok".to_owned(),
+        (false, true) => said,
+        (false, false) => format!("{said} ({reason})"),
     })
-}
-
-fn with_reason(said: String, reason: &str) -> String {
-    if reason.is_empty() { said } else { format!("{said} ({reason})") }
 }
 
 fn warnings(report: &Report, settings: &Settings) -> Vec<String> {

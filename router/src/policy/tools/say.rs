@@ -1,9 +1,40 @@
-//! Answers as JSON, with the names of the WIT.
+//! Answers in words: as JSON with the names of the WIT, and as the line and the reason that service keeps of a decision.
 
 use serde_json::{Value, json};
 
-use crate::model::decision::{Act, Admission, Answer, Order, RecoveryDecision, Route, TimeoutDecision};
+use crate::model::decision::{
+    Act, Admission, Answer, Consultation, Order, Question, RecoveryDecision, Route, TimeoutDecision,
+};
 use crate::policy::gate::Said;
+use crate::policy::record;
+
+/// What was said and why, as in the record of a decision.
+pub(super) fn line(said: &Said, asked: &Consultation) -> (String, String) {
+    let context = &asked.context;
+    match (said, &asked.question) {
+        (Said::Admission(admission), _) => {
+            let reason = match admission {
+                Admission::Reject { reason, .. } => reason.clone(),
+                Admission::Admit => String::new(),
+            };
+            (record::said_admission(admission), reason)
+        }
+        (Said::Priority(priority, reason), _) => (record::said_priority(priority), reason.clone()),
+        (Said::Limits(limits), _) => (record::said_limits(limits), String::new()),
+        (Said::Whole(Answer::Route(decision)), Question::Route { candidates, .. }) => {
+            (record::said_route(&decision.route, candidates, context), decision.reason.clone())
+        }
+        (Said::Whole(Answer::Place(placement)), Question::Place { jobs, seats, .. }) => {
+            (record::said_placement(placement, jobs.len(), seats, context), placement.reason.clone())
+        }
+        (Said::Whole(Answer::OnTimeout(decision)), _) => {
+            (record::said_timeout(decision), record::timeout_reason(decision))
+        }
+        (Said::Whole(Answer::OnFailure(decision)), _) => (record::said_recovery(decision), String::new()),
+        (Said::Whole(Answer::Tick(orders)), _) => (record::said_orders(orders, context), String::new()),
+        (Said::Whole(_), _) => (String::new(), String::new()),
+    }
+}
 
 pub(super) fn answer(said: &Said) -> Value {
     match said {
