@@ -16,7 +16,9 @@ pub(crate) fn upstream(rates: Rates) -> (Process, Vec<u16>) {
     let mut command = itself();
     command.arg("upstream").args([rates.events, rates.previews, rates.broadcasts].map(|n| n.to_string()));
     let process = Process::start(command.args(ports.iter().map(ToString::to_string)));
-    ports.iter().for_each(|port| drop(answers(local(*port), "/sent", &process)));
+    for port in &ports {
+        answers(local(*port), "/sent", &process);
+    }
     (process, ports)
 }
 
@@ -58,7 +60,9 @@ pub(crate) fn nginx(folder: &Path, upstream: &[u16]) -> (Process, Vec<u16>) {
     let mut command = pinned("nginx");
     command.arg("-p").arg(&prefix).arg("-c").arg(&file).args(["-e", "stderr"]);
     let process = Process::start(&mut command);
-    ports.iter().for_each(|port| drop(answers(local(*port), "/sent", &process)));
+    for port in &ports {
+        answers(local(*port), "/sent", &process);
+    }
     (process, ports)
 }
 

@@ -173,6 +173,8 @@ async fn log_lines_go_to_those_who_asked_for_them() {
     let (fleet, router) = one().await;
     let ann = Client::connect(&router, "ann").await;
     let bob = Client::connect(&router, "bob").await;
+    // The router's own socket to the instance is up.
+    ann.end_of(&ann.post(&plain(1)).await).await;
     let wants = async |sid: &str, enabled: bool| {
         let body = json!({"clientId": sid, "enabled": enabled}).to_string();
         let path = "/internal/logs/subscribe";
