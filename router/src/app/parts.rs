@@ -27,6 +27,7 @@ pub(super) fn policy(config: &Config) -> policy::Config {
     let mut policy = policy::Config {
         file: written.file.clone(),
         settings: written.settings.clone(),
+        dir: Some(config.state_dir().join("policy")),
         ..policy::Config::default()
     };
     policy.limits.call_ms = limits.deadline_ms;
