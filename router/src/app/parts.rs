@@ -64,6 +64,7 @@ pub(super) fn sessions(config: &Config) -> sessions::Config {
         sockets: config.limits.connections,
         queue_messages: config.limits.ws_queue_messages,
         queue_bytes: config.limits.ws_queue_bytes,
+        apart: !config.front.api_keys.is_empty(),
         ..sessions::Config::default()
     }
 }
