@@ -190,7 +190,7 @@ fn reach() -> String {
     [
         got("files", std::fs::read_dir("/").is_ok() || std::fs::read("/proc/self/environ").is_ok()),
         got("writing", std::fs::write("/tmp/reached", "x").is_ok()),
-        got("environment", std::env::vars_os().next().is_some() || std::env::args_os().next().is_some()),
+        got("environment", ["PATH", "HOME"].map(std::env::var_os).iter().any(Option::is_some)),
         got("network", std::net::TcpStream::connect("127.0.0.1:80").is_ok()),
         got("listening", std::net::UdpSocket::bind("127.0.0.1:0").is_ok()),
         got("threads", std::thread::Builder::new().spawn(|| ()).is_ok()),

@@ -311,7 +311,8 @@ mod tests {
         let (hook, question) =
             question("route", &json!({"candidates": [{}, {"temperature_c": 80.5}]})).unwrap();
         let Question::Route { job, candidates } = question else { panic!("route") };
-        assert_eq!((hook, job), (Hook::Route, quiet_job()));
+        let texts = job.texts.clone();
+        assert_eq!((hook, job), (Hook::Route, JobView { texts, ..quiet_job() }));
         assert_eq!(candidates[0], candidate(0));
         assert_eq!((candidates[1].instance, candidates[1].gpu.temperature_c), (1, Some(80.5)));
     }
