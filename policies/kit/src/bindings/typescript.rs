@@ -223,6 +223,6 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected} in\n{text}");
         }
-        assert!(!text.contains("unknown"), "a shape without a type");
+        assert!(!text.contains(": unknown") && !text.contains("= unknown"), "a shape without a type");
     }
 }

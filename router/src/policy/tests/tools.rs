@@ -67,6 +67,7 @@ async fn recorded(policy: &str) -> (tempfile::TempDir, std::path::PathBuf) {
     let record = crate::policy::RecordConfig { dir: Some(folder.path().join("log")), ..Default::default() };
     let config = Config { file: Some(built(policy)), limits: PATIENT, record, ..Config::default() };
     let (handle, _) = started(config);
+    let file = folder.path().join("log/decisions-000001.jsonl");
     let mut asked = 0;
     for n in 0..40 {
         for question in sample::questions(n, 1 + n as usize % 9) {
@@ -75,11 +76,10 @@ async fn recorded(policy: &str) -> (tempfile::TempDir, std::path::PathBuf) {
             handle.decide(consultation).await;
             asked += 1;
         }
-    }
-    let file = folder.path().join("log/decisions-000001.jsonl");
-    // Written by a thread of its own.
-    while std::fs::read_to_string(&file).map_or(0, |text| text.lines().count()) < asked {
-        tokio::task::yield_now().await;
+        // Written by a thread of its own, which forgets what comes too fast.
+        while std::fs::read_to_string(&file).map_or(0, |text| text.lines().count()) < asked {
+            tokio::task::yield_now().await;
+        }
     }
     (folder, file)
 }
