@@ -7,6 +7,7 @@
 mod absent;
 mod answer;
 mod body;
+mod change;
 mod files;
 mod gate;
 mod history;
@@ -16,6 +17,7 @@ mod lacks;
 mod listen;
 mod once;
 mod pass;
+mod pieces;
 mod queue;
 mod routes;
 mod submit;

@@ -15,6 +15,7 @@ mod intern;
 mod learn;
 mod queue;
 mod settle;
+mod texts;
 
 pub use driver::{Organs, Service};
-pub use handle::{Accepted, Handle, QueueView, Stopped, SubmitError};
+pub use handle::{Accepted, ChangeError, Handle, QueueView, Stopped, SubmitError};

@@ -29,15 +29,10 @@ impl Service {
     fn made_up(&self, end: &End) -> frame::Utf8Bytes {
         let at = self.clock.now().wall;
         let prompt_id = &end.job.prompt_id;
-        let kind = match end.outcome {
-            JobOutcome::Success => return frame::execution_success(prompt_id, at),
-            JobOutcome::Interrupted | JobOutcome::Cancelled => {
-                return frame::execution_interrupted(prompt_id, at);
-            }
-            JobOutcome::TimedOut => "comfy_router.TimedOut",
-            JobOutcome::Lost => "comfy_router.Lost",
-            JobOutcome::Error => JobError::REFUSED,
-        };
-        JobError::new(kind, &end.detail, &end.node_errors).event(prompt_id, at)
+        match end.outcome {
+            JobOutcome::Success => frame::execution_success(prompt_id, at),
+            JobOutcome::Interrupted | JobOutcome::Cancelled => frame::execution_interrupted(prompt_id, at),
+            outcome => JobError::of(outcome, &end.detail, &end.node_errors).event(prompt_id, at),
+        }
     }
 }

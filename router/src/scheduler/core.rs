@@ -9,6 +9,7 @@ mod deadlines;
 mod intake;
 mod recovery;
 mod routing;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -20,9 +21,9 @@ use crate::clock::{Now, Tick};
 use crate::model::decision::{
     Answer, AttemptReport, Consultation, Decided, DecisionRecord, Limit, Limits, Priority, Question,
 };
-use crate::model::event::Event;
+use crate::model::event::{Event, Standing};
 use crate::model::id::JobId;
-use crate::model::job::{Attempt, AttemptOutcome, Job, JobOutcome, JobState, ModelRef};
+use crate::model::job::{Attempt, AttemptOutcome, Job, JobClass, JobOutcome, JobState, ModelRef, Number};
 use crate::model::view::{Context, InstanceTexts, JobTexts, JobView, Totals};
 
 use super::capacity::{Instance, Live};
@@ -47,6 +48,12 @@ pub struct Core {
     /// Requests that repeat one whose job is not durable yet.
     repeated: HashMap<JobId, Vec<RequestId>>,
     queue: Queue,
+    /// Bytes of the large texts of open jobs that are in memory.
+    texts_here: usize,
+    /// Counts changes of what a list of the queue shows.
+    version: u64,
+    /// What the queue and the fleet were like when no waiting job could start.
+    fruitless: Option<routing::Situation>,
     tenants: Interner,
     clients: Interner,
     learned: Learned,
@@ -78,6 +85,11 @@ struct Entry {
     seq: u64,
     tenant: u32,
     client: u32,
+    /// What the job's capabilities are told apart by.
+    kind: u64,
+    /// An operator's, see [`Standing`].
+    place: i64,
+    pinned: bool,
     priority: Priority,
     limits: Limits,
     accepted: Tick,
@@ -87,6 +99,8 @@ struct Entry {
     last_attempt: Option<Attempt>,
     /// The policy asked to keep away from this instance.
     avoid: Option<usize>,
+    /// Its owner stopped it between two attempts.
+    unwanted: bool,
     /// Milliseconds it has been held by the policy in all, the present hold not counted.
     held_ms: u64,
     held_since: Option<Tick>,
@@ -99,7 +113,9 @@ enum Phase {
     Waiting,
     /// A live attempt.
     Running(Box<Run>),
-    /// Its end is being made durable.
+    /// It was taken out of the queue, which is being made durable.
+    Removed,
+    /// Its end is being made durable, or that it waits again.
     Ending,
 }
 
@@ -155,6 +171,7 @@ enum StopReason {
 enum Asked {
     Intake { request: RequestId, job: Box<Job> },
     Reassess { job: JobId },
+    Standing { request: RequestId, job: JobId, standing: Box<Standing> },
     Route { job: JobId, rows: Vec<usize> },
     Timeout { job: JobId, attempt: u32, limit: Limit },
     Failure { job: JobId, attempt: u32, outcome: AttemptOutcome, ending: Option<Box<Ending>>, detail: String },
@@ -183,10 +200,17 @@ enum Then {
         /// Of an instance's refusal, as JSON; empty when there is none.
         node_errors: String,
     },
-    /// Waiting jobs were deleted.
+    /// Waiting jobs were deleted; so many running ones were told to stop besides.
     Deleted {
         request: RequestId,
         jobs: Vec<JobId>,
+        stopped: usize,
+    },
+    /// An operator changed the standing of a waiting job.
+    Changed {
+        request: RequestId,
+        job: JobId,
+        standing: Box<Standing>,
     },
 }
 
@@ -202,6 +226,9 @@ impl Core {
             once: HashMap::new(),
             repeated: HashMap::new(),
             queue: Queue::default(),
+            texts_here: 0,
+            version: 0,
+            fruitless: None,
             tenants: Interner::default(),
             clients: Interner::default(),
             learned: Learned::default(),
@@ -230,8 +257,10 @@ impl Core {
         match input {
             Input::Tick => self.tick(),
             Input::Submit { request, job } => self.submit(request, job),
-            Input::Delete { request, prompt_ids } => self.delete(request, &prompt_ids),
+            Input::Delete { request, prompt_ids, scope } => self.delete(request, &prompt_ids, &scope),
             Input::Clear { request, scope } => self.clear(request, &scope),
+            Input::Cancel { request, prompt_ids, scope } => self.cancel(request, &prompt_ids, &scope),
+            Input::Change { request, prompt_id, change } => self.change(request, &prompt_id, change),
             Input::Interrupt { request, target } => self.interrupt(request, &target),
             Input::Decided { ticket, decided } => self.decided(ticket, decided),
             Input::Committed { ticket } => self.committed(ticket),
@@ -269,7 +298,23 @@ impl Core {
     }
 
     pub fn waiting(&self) -> impl Iterator<Item = &Job> {
-        self.queue.iter().map(|row| &*self.jobs[&row.id].job)
+        self.queue.ids().map(|id| &*self.jobs[&id].job)
+    }
+
+    pub fn waiting_of(&self, class: JobClass) -> usize {
+        self.queue.waiting_of(class)
+    }
+
+    /// Differs when [`listing`](Self::listing) may differ, the passing of time aside.
+    pub fn version(&self) -> (u64, u64) {
+        (self.version, self.queue.version())
+    }
+
+    /// An open job that its client knows of, and whether it runs.
+    pub fn find(&self, prompt_id: &str) -> Option<(Arc<Job>, bool)> {
+        let entry = &self.jobs[self.prompt_ids.get(prompt_id)?];
+        let known = !matches!(entry.phase, Phase::Accepting | Phase::Removed);
+        known.then(|| (entry.job.clone(), !matches!(entry.phase, Phase::Waiting)))
     }
 
     pub fn state(&self, id: JobId) -> Option<JobState> {
@@ -303,7 +348,8 @@ impl Core {
             Some(Then::End { job, outcome, detail, node_errors }) => {
                 self.ended(job, outcome, detail, node_errors);
             }
-            Some(Then::Deleted { request, jobs }) => self.deleted(request, &jobs),
+            Some(Then::Deleted { request, jobs, stopped }) => self.deleted(request, &jobs, stopped),
+            Some(Then::Changed { request, job, standing }) => self.changed(request, job, *standing),
             None => {}
         }
     }
@@ -314,7 +360,8 @@ impl Core {
                 self.not_accepted(request, job, Refusal::Storage { full, reason });
             }
             Some(Then::Start { job }) => self.not_started(job),
-            Some(Then::Deleted { request, jobs }) => self.not_deleted(request, &jobs),
+            Some(Then::Deleted { request, jobs, stopped }) => self.not_deleted(request, &jobs, stopped),
+            Some(Then::Changed { request, .. }) => self.not_changed(request, full, reason),
             Some(Then::End { .. } | Then::Requeue { .. }) | None => {}
         }
     }
@@ -328,6 +375,9 @@ impl Core {
             }
             (Asked::Reassess { job }, Answer::Reassess { priority, limits }) => {
                 self.reassessed(job, priority, limits);
+            }
+            (Asked::Standing { request, job, standing }, Answer::Reassess { priority, limits }) => {
+                self.standing_judged(request, job, standing, (priority, limits));
             }
             (Asked::Route { job, rows }, Answer::Route(decision)) => {
                 self.route_decided(job, &rows, decision, records);
@@ -404,16 +454,33 @@ impl Core {
     fn enqueue(&mut self, id: JobId, ready_at: Tick) {
         let Some(entry) = self.jobs.get_mut(&id) else { return };
         entry.phase = Phase::Waiting;
-        let deadline = entry.limits.queue_ms.map(|ms| entry.accepted.after(ms.into()));
-        self.queue.push(Waiting {
+        self.queue.push(entry.row(id, ready_at));
+        self.version += 1;
+    }
+}
+
+impl Entry {
+    fn row(&self, id: JobId, ready_at: Tick) -> Waiting {
+        Waiting {
             id,
-            seq: entry.seq,
-            priority: entry.priority,
-            since: entry.accepted,
+            seq: self.seq,
+            place: self.place,
+            priority: self.priority,
+            number: match self.job.number {
+                Number::Counted(number) => number as f64,
+                Number::Given(number) => number,
+            },
+            class: self.job.class,
+            since: self.accepted,
             ready_at,
             held: false,
-            deadline: deadline.filter(|_| entry.attempts == 0),
-        });
+            deadline: self.queue_deadline(),
+        }
+    }
+
+    fn queue_deadline(&self) -> Option<Tick> {
+        let deadline = self.limits.queue_ms.map(|ms| self.accepted.after(ms.into()));
+        deadline.filter(|_| self.attempts == 0)
     }
 }
 
@@ -437,7 +504,7 @@ fn job_view(job: &Job, tenant: u32, client: u32) -> JobView {
         attempt: 1,
         waited_ms: 0,
         run_ms: None,
-        texts: JobTexts { body: job.body.clone(), needs: needs.clone() },
+        texts: JobTexts { job: Some(job.id), body: job.body.clone(), needs: needs.clone() },
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Utf8Bytes;
-use crate::model::job::WallMs;
+use crate::model::job::{JobOutcome, WallMs};
 
 fn event(kind: &str, data: Value) -> Utf8Bytes {
     Utf8Bytes::from(json!({"type": kind, "data": data}).to_string())
@@ -55,6 +55,16 @@ pub struct JobError {
 impl JobError {
     /// The type of an error by which an instance refused a prompt.
     pub const REFUSED: &str = "comfy_router.Refused";
+
+    /// What ended a job in this way.
+    pub fn of(outcome: JobOutcome, detail: &str, node_errors: &str) -> Self {
+        let kind = match outcome {
+            JobOutcome::TimedOut => "comfy_router.TimedOut",
+            JobOutcome::Lost => "comfy_router.Lost",
+            _ => Self::REFUSED,
+        };
+        Self::new(kind, detail, node_errors)
+    }
 
     /// `node_errors` as an instance's 400 has them, as JSON; empty when there are none.
     pub fn new(kind: &str, message: &str, node_errors: &str) -> Self {
