@@ -2,6 +2,7 @@
 
 mod flows;
 mod invariants;
+mod orders;
 mod world;
 
 pub(super) use world::job as plain_job;
