@@ -67,6 +67,11 @@ pub enum JobClass {
     Batch,
 }
 
+impl JobClass {
+    /// In the order of their indices.
+    pub const ALL: [Self; 3] = [Self::Interactive, Self::Standard, Self::Batch];
+}
+
 /// The prompt itself, as JSON text.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Body {

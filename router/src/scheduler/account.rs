@@ -67,7 +67,7 @@ pub(super) fn ended(end: &Announcement) {
 
 /// The figures that are levels.
 pub(super) fn gauges(core: &Core, fleet: &fleet::Handle) {
-    for class in [JobClass::Interactive, JobClass::Standard, JobClass::Batch] {
+    for class in JobClass::ALL {
         metrics::queue_depth(class, core.waiting_of(class));
     }
     let reports = core.report();

@@ -27,6 +27,8 @@ pub struct CoreConfig {
     pub text_bytes: usize,
     /// How many main models (checkpoints, diffusion models) an instance is believed to keep loaded.
     pub resident_models: usize,
+    /// Waiting jobs that a policy which exports `placement` is asked about at once.
+    pub window: usize,
 }
 
 impl Default for CoreConfig {
@@ -42,6 +44,7 @@ impl Default for CoreConfig {
             max_limits: Limits::default(),
             text_bytes: 16 << 20,
             resident_models: 1,
+            window: 32,
         }
     }
 }

@@ -212,6 +212,17 @@ impl Queue {
         best.map(|best| best.1)
     }
 
+    /// The most urgent `most` jobs that may be routed and that `fits` says could start now, in order.
+    pub(super) fn first(&self, now: Tick, most: usize, mut fits: impl FnMut(JobId) -> bool) -> Vec<JobId> {
+        let mut found: Vec<(Key, JobId)> = Vec::new();
+        for lane in self.lanes.values() {
+            let fitting = lane.values().filter(|id| fits(**id)).take(most);
+            found.extend(fitting.map(|id| (self.rows[id].at(now), *id)));
+        }
+        found.sort_unstable();
+        found.into_iter().take(most).map(|row| row.1).collect()
+    }
+
     /// All, in the order in which they would run now.
     pub(super) fn ordered(&self, now: Tick) -> Vec<JobId> {
         if self.asleep.is_empty() && self.lanes.len() == 1 {

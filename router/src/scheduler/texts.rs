@@ -18,24 +18,34 @@ pub(super) async fn whole(ledger: &ledger::Handle, job: Arc<Job>) -> Result<Arc<
     Ok(Arc::new(Job { body, ..Job::clone(&job) }))
 }
 
-/// What a policy may read of the job that it is asked about. Without it the policy is asked all the same.
+/// What a policy may read of the jobs that it is asked about. Without it the policy is asked all the same.
 pub(super) async fn fill(ledger: &ledger::Handle, question: &mut Question) {
-    let Some(view) = job_of(question).filter(|view| view.texts.body.stored.is_some()) else { return };
-    let Some(job) = view.texts.job else { return };
-    match read(ledger, job).await {
-        Ok(texts) => view.texts.body = Arc::new(Body::with_texts(&view.texts.body, texts)),
-        Err(error) => tracing::warn!(%job, error, "the policy is asked without the prompt"),
+    let views = jobs_of(question);
+    let stored = |view: &JobView| view.texts.job.filter(|_| view.texts.body.stored.is_some());
+    let wanted: Vec<JobId> = views.iter().filter_map(stored).collect();
+    if wanted.is_empty() {
+        return;
+    }
+    let mut read = match ledger.texts(wanted).await {
+        Ok(read) => read,
+        Err(error) => return tracing::warn!(%error, "the policy is asked without the prompts"),
+    };
+    for view in views {
+        if let Some(texts) = view.texts.job.and_then(|job| read.remove(&job)) {
+            view.texts.body = Arc::new(Body::with_texts(&view.texts.body, texts));
+        }
     }
 }
 
-fn job_of(question: &mut Question) -> Option<&mut JobView> {
+fn jobs_of(question: &mut Question) -> &mut [JobView] {
     match question {
         Question::Intake { job, .. }
         | Question::Reassess { job }
         | Question::Route { job, .. }
         | Question::OnTimeout { job, .. }
-        | Question::OnFailure { job, .. } => Some(job),
-        Question::Tick { .. } | Question::Observe { .. } => None,
+        | Question::OnFailure { job, .. } => std::slice::from_mut(job),
+        Question::Place { jobs, .. } => jobs,
+        Question::Tick { .. } | Question::Observe { .. } => &mut [],
     }
 }
 

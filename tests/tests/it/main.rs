@@ -5,6 +5,7 @@ mod configuration;
 mod crashes;
 mod door;
 mod drain;
+mod events;
 mod faults;
 mod history;
 mod long_queue;

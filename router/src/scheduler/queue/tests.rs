@@ -167,6 +167,9 @@ proptest! {
             queue.wake(Tick(now));
             prop_assert_eq!(queue.ordered(Tick(now)), plain.ordered(Tick(now)));
             prop_assert_eq!(queue.best(Tick(now), |_| true).map(|row| row.id), plain.best(Tick(now)));
+            let ready = |id: &JobId| plain.0.iter().any(|row| row.id == *id && row.ready_at <= Tick(now));
+            let first: Vec<JobId> = plain.ordered(Tick(now)).into_iter().filter(ready).take(3).collect();
+            prop_assert_eq!(queue.first(Tick(now), 3, |_| true), first);
             prop_assert_eq!(queue.len(), plain.0.len());
         }
     }

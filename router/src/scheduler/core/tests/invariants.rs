@@ -22,7 +22,7 @@ enum Happening {
     Change { which: usize, place: Option<Place>, priority: Option<Option<f64>>, number: Option<f64> },
     Clear,
     LedgerFails(bool),
-    PolicyChanged,
+    PolicyChanged { places: bool },
     Resync { index: usize },
     Order { index: u32, act: Act },
 }
@@ -51,7 +51,7 @@ fn happening() -> impl Strategy<Value = Happening> {
             .prop_map(|(which, place, priority, number)| Change { which, place, priority, number }),
         1 => Just(Clear),
         1 => any::<bool>().prop_map(LedgerFails),
-        1 => Just(PolicyChanged),
+        1 => any::<bool>().prop_map(|places| PolicyChanged { places }),
         1 => (0..3usize).prop_map(|index| Resync { index }),
         1 => (0..4u32, act).prop_map(|(index, act)| Order { index, act }),
     ]
@@ -105,7 +105,7 @@ fn happen(world: &mut World, ids: &mut Vec<String>, happening: Happening) {
             world.input(Input::Clear { request, scope: Scope::Everybody });
         }
         Happening::LedgerFails(fails) => world.ledger_fails = fails,
-        Happening::PolicyChanged => world.input(Input::PolicyChanged),
+        Happening::PolicyChanged { places } => world.input(Input::PolicyChanged { places }),
         Happening::Resync { index } => {
             world.input(Input::Instance { index, change: InstanceChange::Resync });
         }

@@ -81,7 +81,7 @@ fn a_new_number_or_class_is_put_to_the_policy_and_a_pinned_priority_is_not() {
     change(&mut world, &b, Change { priority: Some(Some(7.0)), ..Change::default() });
     assert_eq!(waiting(&world), [b.clone(), c.clone(), a.clone()]);
     world.answers.priority = |_| Priority { score: 100.0, ageing_per_second: 0.0 };
-    world.input(Input::PolicyChanged);
+    world.input(Input::PolicyChanged { places: false });
     world.settle();
     assert_eq!(
         waiting(&world),
