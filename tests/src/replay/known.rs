@@ -148,6 +148,7 @@ fn cancelled(entry: &Entry, direct: &mut Value, router: &mut Value) {
     let error = |side: &Value| side["body"]["error"].as_str().unwrap_or_default().to_owned();
     if error(direct).starts_with("Invalid status value(s): cancelled") && router["status"] == 200 {
         *direct = router.clone();
+        return;
     }
     if let Some(text) = error(router).strip_suffix(", cancelled") {
         router["body"]["error"] = json!(text);

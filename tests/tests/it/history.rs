@@ -85,11 +85,12 @@ async fn pages_of_a_long_history_are_whole_and_in_order() {
 #[tokio::test]
 async fn clients_with_keys_see_and_change_their_own_jobs_only() {
     let fleet = Fleet::of(1).await;
-    let keys = r#"front.api_keys=[{name="ann",key="key-of-ann"},{name="bob",key="key-of-bob"}]"#;
+    let keys =
+        r#"front.api_keys=[{name="ann",key="the-key-of-ann-0123"},{name="bob",key="the-key-of-bob-0123"}]"#;
     let router = Serve::over(fleet.instances()).set(keys).start().await;
     let http = router.http();
     let ask = async |who: &str, method: Method, path: &str, body: Value| -> Value {
-        let key = format!("Bearer key-of-{who}");
+        let key = format!("Bearer the-key-of-{who}-0123");
         let text = if body.is_null() { String::new() } else { body.to_string() };
         let answer =
             http.try_send(method, path, &[("authorization", &key)], text).await.expect("an answer").ok();
@@ -117,7 +118,7 @@ async fn clients_with_keys_see_and_change_their_own_jobs_only() {
         assert_eq!(ask("bob", Method::POST, path, json!({})).await, json!({ "cancelled": false }));
     }
     assert_eq!(
-        http.try_send(Method::GET, "/api/jobs/a1", &[("authorization", "Bearer key-of-bob")], "")
+        http.try_send(Method::GET, "/api/jobs/a1", &[("authorization", "Bearer the-key-of-bob-0123")], "")
             .await
             .expect("an answer")
             .status,
