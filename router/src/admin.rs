@@ -78,6 +78,7 @@ fn router(parts: Parts) -> Router {
         .route("/api/fleet", get(view::fleet))
         .route("/api/fleet/{instance}/drain", post(drain))
         .route("/api/fleet/{instance}/resume", post(resume))
+        .route("/api/fleet/{instance}/restart", post(restart))
         .route("/api/jobs", get(jobs))
         .route("/api/jobs/{id}", get(view::job))
         .route("/api/decisions", get(decisions))
@@ -138,6 +139,16 @@ async fn drain(State(parts): State<Arc<Parts>>, Path(instance): Path<String>) ->
 
 async fn resume(State(parts): State<Arc<Parts>>, Path(instance): Path<String>) -> Answer {
     operate(&parts, &instance, Act::Resume).await
+}
+
+async fn restart(State(parts): State<Arc<Parts>>, Path(instance): Path<String>) -> Answer {
+    let unsupervised =
+        |info: &&fleet::InstanceInfo| info.id.as_str() == instance && !info.supervised;
+    if parts.fleet.instances().iter().any(|info| unsupervised(&info)) {
+        let why = "no `restart` command is configured for this instance";
+        return error(StatusCode::CONFLICT, "not_supervised", why);
+    }
+    operate(&parts, &instance, Act::Restart).await
 }
 
 async fn operate(parts: &Parts, name: &str, act: Act) -> Answer {

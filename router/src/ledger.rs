@@ -18,11 +18,13 @@ mod error;
 mod read;
 mod readers;
 mod record;
+mod room;
 mod rows;
 mod schema;
 mod store;
 #[cfg(test)]
 mod tests;
+mod wal;
 mod writer;
 
 use std::path::PathBuf;
@@ -35,6 +37,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use crate::config;
+use crate::failpoint;
 use crate::metrics;
 use crate::model::decision::DecisionRecord;
 use crate::model::event::{Event, OpenJob, OutputFile};
@@ -147,6 +150,7 @@ impl Service {
             waiting: waiting.clone(),
             health: health_sender,
             checkpoint,
+            room: room::Room::new(&config.file, config.max_file_mib),
             failed: None,
             reopen_after: Duration::from_millis(config.reopen_ms.into()),
             unchecked: 0,
@@ -191,10 +195,12 @@ fn checkpoint_when_asked(file: &std::path::Path, wanted: &Receiver<()>) {
             Some(open) => Ok(open),
             None => schema::open_checkpointer(file),
         };
+        failpoint::hit("checkpoint.begin");
         let done = open.and_then(|open| {
             open.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
             Ok(open)
         });
+        failpoint::hit("checkpoint.end");
         match done {
             Ok(open) => conn = Some(open),
             Err(error) => {

@@ -15,7 +15,9 @@ mod policies;
 mod process;
 pub mod replay;
 mod router;
+pub mod schedule;
 mod sequence;
+pub mod soak;
 mod socket;
 
 use std::time::Duration;
@@ -28,7 +30,7 @@ pub use graphs::{colour_of, diffusion, loading, plain, png_of};
 pub use http::{Answer, Http};
 pub use policies::{PolicyFile, component};
 pub use process::{InstanceProcess, InstanceProcesses};
-pub use router::{Exit, Router, Serve, failed_start};
+pub use router::{Exit, Router, Serve, failed_start, may_make_disks};
 pub use sequence::{complete, kinds};
 pub use socket::{Message, Socket};
 

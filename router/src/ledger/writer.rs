@@ -12,8 +12,10 @@ use tokio::sync::{oneshot, watch};
 
 use super::error::{ApplyError, LedgerError, OpenError};
 use super::record::Record;
+use super::room::{self, Room};
 use super::schema;
 use super::store::{self, Keep};
+use crate::failpoint;
 use crate::metrics;
 
 pub(super) type Ack = oneshot::Sender<Result<(), LedgerError>>;
@@ -48,6 +50,7 @@ pub(super) struct Writer {
     /// The error after which nothing is accepted, if any.
     pub(super) health: watch::Sender<Option<LedgerError>>,
     pub(super) checkpoint: SyncSender<()>,
+    pub(super) room: Room,
     /// When the file was given up, or last tried in vain to be reopened.
     pub(super) failed: Option<Instant>,
     pub(super) reopen_after: Duration,
@@ -109,16 +112,43 @@ impl Writer {
         {
             tracing::warn!(error = %error, "ledger cannot be reopened");
         }
+        let count = batch.len();
+        let scarce = self.conn.as_ref().is_some_and(|conn| self.room.is_scarce(conn));
+        let mut batch = if scarce { self.without_beginnings(batch) } else { batch };
+        let mut outcome = self.store(&batch);
+        if matches!(outcome, Err(LedgerError::Full { .. })) && self.room.give_up() {
+            tracing::error!(file = %self.file.display(), "the disk is full, nothing new is taken until there is room");
+            batch = self.without_beginnings(batch);
+            outcome = self.store(&batch);
+        }
+        self.waiting.fetch_sub(count, Ordering::Relaxed);
+        acknowledge(batch, outcome);
+        self.ask_for_checkpoint();
+    }
+
+    fn store(&mut self, batch: &[Waiting]) -> Result<Vec<Result<(), LedgerError>>, LedgerError> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
         let started = Instant::now();
         let events = batch.iter().map(|w| w.records.len()).sum();
-        let outcome = self.transact(&batch);
+        let outcome = self.transact(batch);
         match &outcome {
             Ok(_) => metrics::ledger_commit(batch.len(), events, started.elapsed()),
             Err(error) => self.failed(error),
         }
-        self.waiting.fetch_sub(batch.len(), Ordering::Relaxed);
-        acknowledge(batch, outcome);
-        self.ask_for_checkpoint();
+        outcome
+    }
+
+    /// Refuses what would need more room later; gives the rest.
+    fn without_beginnings(&mut self, batch: Vec<Waiting>) -> Vec<Waiting> {
+        let (begin, rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(room::begins);
+        if !begin.is_empty() {
+            let full = LedgerError::Full { file: self.file.clone() };
+            self.failed(&full);
+            acknowledge(begin, Err(full));
+        }
+        rest
     }
 
     /// One transaction for all. The inner results are those of the callers, in order.
@@ -127,7 +157,17 @@ impl Writer {
             return Err(self.health.borrow().clone().unwrap_or(LedgerError::Closed));
         };
         self.unchecked += batch.iter().flat_map(|w| &w.records).map(Record::weight).sum::<usize>();
-        transact(conn, batch, self.keep).map_err(|e| LedgerError::writing(&self.file, &e))
+        let at = |when: &str| {
+            let records = batch.iter().flat_map(|w| &w.records);
+            records.for_each(|record| failpoint::hit(&format!("{when}.{}", record.word())));
+        };
+        at("before_append");
+        let stored = transact(conn, batch, self.keep).map_err(|e| LedgerError::writing(&self.file, &e))?;
+        if failpoint::fails("sync") {
+            return Err(LedgerError::Io { file: self.file.clone(), reason: "the sync was made to fail".into() });
+        }
+        at("after_append");
+        Ok(stored)
     }
 
     fn failed(&mut self, error: &LedgerError) {

@@ -16,6 +16,8 @@ pub(crate) struct Hub {
     state: Mutex<State>,
     /// Counts the scripted socket drops; each open socket closes when it moves.
     drops: watch::Sender<u64>,
+    /// The same for sockets that fall silent.
+    mutes: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -24,6 +26,8 @@ struct State {
     /// `PromptServer.client_id` and `last_node_id`: owner of the running job and the node being shown.
     owner: Option<String>,
     last_node: Option<String>,
+    /// Each event to one client is followed by the one before it.
+    echo: bool,
 }
 
 #[derive(Debug)]
@@ -31,6 +35,7 @@ struct Socket {
     outbox: mpsc::UnboundedSender<Message>,
     flags: Value,
     frames: u64,
+    last: Option<Message>,
 }
 
 impl Socket {
@@ -42,7 +47,7 @@ impl Socket {
 
 impl Hub {
     pub(crate) fn new() -> Self {
-        Self { state: Mutex::default(), drops: watch::Sender::new(0) }
+        Self { state: Mutex::default(), drops: watch::Sender::new(0), mutes: watch::Sender::new(0) }
     }
 
     /// Registers a socket, replacing an older one of the same sid, and sends what a fresh connection gets.
@@ -51,7 +56,7 @@ impl Hub {
         let mut state = self.lock();
         let mut status = status_data(remaining);
         status["sid"] = json!(sid);
-        let mut socket = Socket { outbox, flags: json!({}), frames: 0 };
+        let mut socket = Socket { outbox, flags: json!({}), frames: 0, last: None };
         socket.push(text("status", &status));
         if let (Some(owner), Some(node)) = (&state.owner, &state.last_node)
             && owner == sid
@@ -107,6 +112,18 @@ impl Hub {
         self.drops.send_modify(|count| *count += 1);
     }
 
+    pub(crate) fn echo(&self, on: bool) {
+        self.lock().echo = on;
+    }
+
+    pub(crate) fn mute_sockets(&self) {
+        self.mutes.send_modify(|count| *count += 1);
+    }
+
+    pub(crate) fn mutes(&self) -> watch::Receiver<u64> {
+        self.mutes.subscribe()
+    }
+
     pub(crate) fn drops(&self) -> watch::Receiver<u64> {
         self.drops.subscribe()
     }
@@ -124,7 +141,12 @@ impl Hub {
         let mut state = self.lock();
         match sid {
             Some(sid) => {
-                state.sockets.get_mut(sid).into_iter().for_each(|socket| socket.push(message.clone()))
+                let echo = state.echo;
+                if let Some(socket) = state.sockets.get_mut(sid) {
+                    socket.push(message.clone());
+                    let before = socket.last.replace(message).filter(|_| echo);
+                    before.into_iter().for_each(|before| socket.push(before));
+                }
             }
             None => state.sockets.values_mut().for_each(|socket| socket.push(message.clone())),
         }

@@ -81,6 +81,8 @@ impl Machine {
         match self.faults.note(fault) {
             Strike::Nothing => {}
             Strike::DropSockets => self.life().iter().for_each(|life| life.hub.drop_sockets()),
+            Strike::MuteSockets => self.life().iter().for_each(|life| life.hub.mute_sockets()),
+            Strike::EchoEvents(on) => self.life().iter().for_each(|life| life.hub.echo(on)),
             Strike::Blow(blow) => self.life().iter().for_each(|life| life.strike(blow)),
         }
     }

@@ -82,6 +82,7 @@ fn router(life: &App) -> Router {
         .layer(middleware::from_fn(guard::origin))
         .layer(middleware::from_fn(guard::cache_control))
         .layer(middleware::from_fn_with_state(Arc::clone(life), guard::frozen))
+        .layer(middleware::from_fn_with_state(Arc::clone(life), guard::broken))
         .merge(custom_routes::router())
         .merge(emulator_routes::router())
         .with_state(Arc::clone(life))

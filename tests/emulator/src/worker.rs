@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError};
 use serde_json::json;
 
 use crate::{
-    control::fault::Moment,
+    control::{fault::Moment, oracle::Outcome},
     life::Life,
     queue::{Free, Item, Next},
 };
@@ -32,6 +32,9 @@ async fn run(life: &Arc<Life>, item: Arc<Item>) {
     let mut execution = Execution::begin(Arc::clone(life), Arc::clone(&item));
     execution.run().await;
     let outcome = execution.outcome();
+    if outcome == Outcome::Success {
+        life.reach(Moment::Succeeded).await;
+    }
     let (order, entry) = (execution.order(), execution.into_history());
     life.queue.done(&item, entry, &life.hub);
     life.machine.oracle.ended(order, outcome);

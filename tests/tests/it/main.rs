@@ -12,4 +12,6 @@ mod policy;
 mod queue;
 mod replay;
 mod restart;
+mod schedules;
+mod soak;
 mod submit;

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use axum::{
+    body::Body,
     extract::{Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     middleware::Next,
@@ -20,6 +21,21 @@ pub(super) async fn frozen(State(life): State<App>, request: Request, next: Next
     let server = HeaderValue::from_static("Python/3.11 aiohttp/3.14.5");
     reply.headers_mut().entry(header::SERVER).or_insert(server);
     reply
+}
+
+/// The scripted break-off: the head promises the whole body, half of it comes.
+pub(super) async fn broken(State(life): State<App>, request: Request, next: Next) -> Reply {
+    let breaks = life.machine.faults.take_broken_answer(request.uri().path());
+    let reply = next.run(request).await;
+    if !breaks {
+        return reply;
+    }
+    let (mut parts, body) = reply.into_parts();
+    let whole = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len()));
+    let half = Ok(whole.slice(..whole.len() / 2));
+    let end = Err(std::io::Error::other("scripted break-off"));
+    Reply::from_parts(parts, Body::from_stream(futures_util::stream::iter([half, end])))
 }
 
 /// Refuses a page of another origin when the server is asked as a loopback host.

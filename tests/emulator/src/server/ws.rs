@@ -29,8 +29,9 @@ pub(super) async fn connect(
 }
 
 async fn serve(life: App, sid: String, socket: WebSocket) {
-    let mut drops = life.hub.drops();
+    let (mut drops, mut mutes) = (life.hub.drops(), life.hub.mutes());
     drops.mark_unchanged();
+    mutes.mark_unchanged();
     let remaining = life.queue.remaining();
     let mut inbox = life.hub.join(&sid, remaining);
     let (mut sink, mut stream) = socket.split();
@@ -59,6 +60,9 @@ async fn serve(life: App, sid: String, socket: WebSocket) {
         () = reader => {}
         _ = life.ended() => {}
         _ = drops.changed() => {}
+        _ = mutes.changed() => {
+            life.ended().await;
+        }
     }
     life.hub.leave(&sid);
 }
