@@ -10,8 +10,8 @@
 //! - Commits of one caller are stored in the order of its calls, each whole or not at all.
 //! - After `Ok` the events survive `kill -9` and power failure. After an error, or without an answer, they may or may
 //!   not be there, except that [`LedgerError::Refused`] and [`LedgerError::Full`] mean that they are not.
-//! - A failed sync is never retried as if it could succeed: after [`LedgerError::Io`] everything is refused until the
-//!   file was reopened, which checks it and writes the whole log to the database file anew. A commit that arrives five
+//! - A failed sync is never retried as if it could succeed: after [`LedgerError::Io`] everything is refused ([`LedgerError::GivenUp`])
+//!   until the file was reopened, which checks it and writes the whole log to the database file anew. A commit that arrives five
 //!   seconds later makes the writer try; [`Handle::reopen`] tries at once.
 
 mod error;

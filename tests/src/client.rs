@@ -27,7 +27,8 @@ impl Client {
 
     /// The same, but `status`, which comes to everybody with every change, is not recorded.
     pub async fn connect_quietly(router: &Router, sid: &str) -> Self {
-        let mut client = Self { quiet: true, ..Self::silent(router, sid) };
+        let mut client = Self::silent(router, sid);
+        client.quiet = true;
         client.reconnect().await;
         client
     }

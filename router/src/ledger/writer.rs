@@ -154,7 +154,8 @@ impl Writer {
     /// One transaction for all. The inner results are those of the callers, in order.
     fn transact(&mut self, batch: &[Waiting]) -> Result<Vec<Result<(), LedgerError>>, LedgerError> {
         let Some(conn) = &mut self.conn else {
-            return Err(self.health.borrow().clone().unwrap_or(LedgerError::Closed));
+            let reason = self.health.borrow().as_ref().map_or_else(String::new, ToString::to_string);
+            return Err(LedgerError::GivenUp { file: self.file.clone(), reason: reason.into() });
         };
         self.unchecked += batch.iter().flat_map(|w| &w.records).map(Record::weight).sum::<usize>();
         let at = |when: &str| {
@@ -173,7 +174,10 @@ impl Writer {
     fn failed(&mut self, error: &LedgerError) {
         metrics::ledger_error(error.kind());
         if !error.is_fatal() {
-            tracing::error!(error = %error, "commit failed");
+            // That it was given up has been said.
+            if !matches!(error, LedgerError::GivenUp { .. }) {
+                tracing::error!(error = %error, "commit failed");
+            }
             return;
         }
         if self.conn.take().is_some() {

@@ -332,7 +332,10 @@ fn why(error: &LedgerError) -> NotStored {
         LedgerError::Full { .. } => NotStored::Full,
         LedgerError::Refused { .. } => NotStored::Contradicts,
         LedgerError::Io { .. } | LedgerError::Damaged { .. } | LedgerError::Closed => NotStored::Doubtful,
-        LedgerError::Locked { .. } | LedgerError::Read { .. } | LedgerError::Busy { .. } => NotStored::Busy,
+        LedgerError::GivenUp { .. }
+        | LedgerError::Locked { .. }
+        | LedgerError::Read { .. }
+        | LedgerError::Busy { .. } => NotStored::Busy,
     }
 }
 

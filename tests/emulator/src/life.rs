@@ -114,7 +114,7 @@ pub(crate) struct Life {
     pub(crate) hub: Hub,
     pub(crate) interrupt: Interrupt,
     pub(crate) cache: Mutex<NodeCache>,
-    worker_dead: AtomicBool,
+    worker_dead: watch::Sender<bool>,
     end: watch::Sender<Option<End>>,
 }
 
@@ -131,7 +131,7 @@ impl Life {
             hub: Hub::new(),
             interrupt: Interrupt::default(),
             cache: Mutex::default(),
-            worker_dead: AtomicBool::new(false),
+            worker_dead: watch::Sender::new(false),
             end: watch::Sender::new(None),
         });
         *machine.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&life);
@@ -168,7 +168,9 @@ impl Life {
             Blow::RestartEmpty { down_ms } => self.finish(End::Restarting { down_ms }),
             Blow::Hang => self.machine.faults.hang(),
             Blow::Freeze => self.machine.faults.freeze(),
-            Blow::WorkerDeath => self.worker_dead.store(true, Ordering::Relaxed),
+            Blow::WorkerDeath => {
+                self.worker_dead.send_replace(true);
+            }
         }
     }
 
@@ -185,15 +187,20 @@ impl Life {
     /// Where the worker can be stopped by a hang, a freeze or its own death.
     pub(crate) async fn checkpoint(&self) {
         self.machine.faults.progress_allowed().await;
-        if self.worker_dead.load(Ordering::Relaxed) {
+        if *self.worker_dead.borrow() {
             pending::<()>().await;
         }
         tokio::task::yield_now().await;
     }
 
+    /// Resolves when the worker has died.
+    pub(crate) async fn worker_died(&self) {
+        let _ = self.worker_dead.subscribe().wait_for(|dead| *dead).await;
+    }
+
     /// `PromptServer`'s worker thread ends, for the reasons of the real one.
     pub(crate) async fn die_silently(&self) {
-        self.worker_dead.store(true, Ordering::Relaxed);
+        self.worker_dead.send_replace(true);
         self.checkpoint().await;
     }
 

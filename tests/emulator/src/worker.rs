@@ -19,7 +19,12 @@ use execution::Execution;
 pub(crate) async fn work(life: Arc<Life>) {
     loop {
         life.checkpoint().await;
-        match life.queue.next(&life.hub).await {
+        let next = tokio::select! {
+            biased;
+            () = life.worker_died() => return,
+            next = life.queue.next(&life.hub) => next,
+        };
+        match next {
             Next::Free(free) => release(&life, free),
             Next::Run(item) => run(&life, item).await,
         }

@@ -248,7 +248,8 @@ async fn after_a_failed_write_nothing_is_accepted_until_reopened() {
     health.changed().await.expect("is told");
     thief.execute_batch("ALTER TABLE elsewhere RENAME TO body").expect("renames back");
     let again = world.ledger.commit(vec![accepted(&job("after"))]).await;
-    assert_eq!(again, Err(error), "the disk is fine again, and nobody has looked at the file");
+    let given_up = matches!(again, Err(LedgerError::GivenUp { .. }));
+    assert!(given_up, "the disk is fine again, and nobody has looked at the file: {again:?}");
     drop(thief);
     world.ledger.reopen().await.expect("reopens");
     assert!(health.borrow().is_none());
@@ -264,7 +265,7 @@ async fn a_later_commit_makes_the_writer_reopen_the_file() {
     thief.execute_batch("ALTER TABLE body RENAME TO elsewhere").expect("renames");
     for _ in 0..2 {
         let error = world.ledger.commit(vec![accepted(&job("during"))]).await.expect_err("cannot write");
-        assert!(error.is_fatal(), "{error:?}");
+        assert!(error.is_fatal(), "it was opened and tried again: {error:?}");
     }
     thief.execute_batch("ALTER TABLE elsewhere RENAME TO body").expect("renames back");
     drop(thief);

@@ -151,7 +151,11 @@ async fn a_worker_that_died_in_a_job_is_set_aside_until_another_process_answers(
     let shown = router.instance_is(at, "quarantined").await;
     assert_eq!(shown["reason"], "it did not confirm an interrupt within 1 s");
     assert_eq!((&shown["given_up"], &shown["free_slots"]), (&json!(1), &json!(0)));
-    assert_eq!(router.metric("comfy_router_instance_quarantined", &format!("i{at}")).await, 1.0);
+    let label = format!("i{at}");
+    eventually("the metric says so", || async {
+        (router.metric("comfy_router_instance_quarantined", &label).await == 1.0).then_some(())
+    })
+    .await;
     for colour in 1..=3 {
         let id = client.post(&plain(colour)).await;
         succeeds(&client, &id, colour).await;
@@ -211,7 +215,10 @@ async fn a_supervised_instance_that_keeps_an_attempt_is_restarted_by_its_command
         std::future::ready(std::fs::read_to_string(&mark).ok().filter(|text| !text.is_empty()))
     });
     assert_eq!(restarted.await, "i0\n");
-    assert_eq!(router.metric("comfy_router_instance_restarts_total", "done").await, 1.0);
+    eventually("the metric says so", || async {
+        (router.metric("comfy_router_instance_restarts_total", "done").await == 1.0).then_some(())
+    })
+    .await;
     fleet.control(0).inject(Fault::Thaw);
     fleet.open();
     fleet.restart(0).await;
