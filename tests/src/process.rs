@@ -68,10 +68,6 @@ impl Process {
         assert!(status.success(), "{command}");
     }
 
-    pub(crate) fn is_over(&mut self) -> bool {
-        self.child.try_wait().expect("it is ours").is_some()
-    }
-
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let child = &mut self.child;
         eventually("the process ends", || std::future::ready(child.try_wait().expect("it is ours"))).await

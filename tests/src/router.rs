@@ -125,11 +125,6 @@ impl Router {
         }
     }
 
-    /// Has its process ended?
-    pub fn is_over(&mut self) -> bool {
-        self.process.is_over()
-    }
-
     /// Resident memory in KiB.
     pub fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()));

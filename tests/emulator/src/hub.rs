@@ -18,6 +18,8 @@ pub(crate) struct Hub {
     drops: watch::Sender<u64>,
     /// The same for sockets that fall silent.
     mutes: watch::Sender<u64>,
+    /// Messages on their way out.
+    unsent: watch::Sender<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -39,15 +41,17 @@ struct Socket {
 }
 
 impl Socket {
-    fn push(&mut self, message: Message) {
+    fn push(&mut self, message: Message, unsent: &watch::Sender<usize>) {
         self.frames += 1;
-        let _ = self.outbox.send(message);
+        if self.outbox.send(message).is_ok() {
+            unsent.send_modify(|count| *count += 1);
+        }
     }
 }
 
 impl Hub {
     pub(crate) fn new() -> Self {
-        Self { state: Mutex::default(), drops: watch::Sender::new(0), mutes: watch::Sender::new(0) }
+        Self { state: Mutex::default(), drops: watch::Sender::new(0), mutes: watch::Sender::new(0), unsent: watch::Sender::new(0) }
     }
 
     /// Registers a socket, replacing an older one of the same sid, and sends what a fresh connection gets.
@@ -57,11 +61,11 @@ impl Hub {
         let mut status = status_data(remaining);
         status["sid"] = json!(sid);
         let mut socket = Socket { outbox, flags: json!({}), frames: 0, last: None };
-        socket.push(text("status", &status));
+        socket.push(text("status", &status), &self.unsent);
         if let (Some(owner), Some(node)) = (&state.owner, &state.last_node)
             && owner == sid
         {
-            socket.push(text("executing", &json!({ "node": node })));
+            socket.push(text("executing", &json!({ "node": node })), &self.unsent);
         }
         state.sockets.insert(sid.into(), socket);
         inbox
@@ -76,7 +80,7 @@ impl Hub {
         let mut state = self.lock();
         if let Some(socket) = state.sockets.get_mut(sid) {
             socket.flags = flags;
-            socket.push(text("feature_flags", reply));
+            socket.push(text("feature_flags", reply), &self.unsent);
         }
     }
 
@@ -112,6 +116,16 @@ impl Hub {
         self.drops.send_modify(|count| *count += 1);
     }
 
+    /// A message has left, or its socket is gone.
+    pub(crate) fn sent(&self) {
+        self.unsent.send_modify(|count| *count = count.saturating_sub(1));
+    }
+
+    /// Resolves when everything that was sent has left.
+    pub(crate) async fn flushed(&self) {
+        let _ = self.unsent.subscribe().wait_for(|count| *count == 0).await;
+    }
+
     pub(crate) fn echo(&self, on: bool) {
         self.lock().echo = on;
     }
@@ -143,12 +157,14 @@ impl Hub {
             Some(sid) => {
                 let echo = state.echo;
                 if let Some(socket) = state.sockets.get_mut(sid) {
-                    socket.push(message.clone());
+                    socket.push(message.clone(), &self.unsent);
                     let before = socket.last.replace(message).filter(|_| echo);
-                    before.into_iter().for_each(|before| socket.push(before));
+                    before.into_iter().for_each(|before| socket.push(before, &self.unsent));
                 }
             }
-            None => state.sockets.values_mut().for_each(|socket| socket.push(message.clone())),
+            None => {
+                state.sockets.values_mut().for_each(|socket| socket.push(message.clone(), &self.unsent));
+            }
         }
     }
 

@@ -32,6 +32,8 @@ use crate::{
 };
 
 const DEFAULT_PAGE_CACHE_MIB: u64 = 48 * 1024;
+/// A blow at a moment strikes after what was sent before it has left, but waits no longer than this for it.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 pub(crate) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
@@ -177,6 +179,8 @@ impl Life {
     /// A named moment of the script. Does not return when the process or the worker dies here.
     pub(crate) async fn reach(&self, moment: Moment) {
         if let Some(blow) = self.machine.faults.reached(moment) {
+            // Sockets that fell silent never send what waits for them.
+            let _ = tokio::time::timeout(LAST_WORDS, self.hub.flushed()).await;
             self.strike(blow);
             if matches!(blow, Blow::Crash | Blow::RestartEmpty { .. }) {
                 pending::<()>().await;

@@ -58,9 +58,7 @@ impl World {
     }
 
     pub(super) async fn act(&mut self, step: &Step) {
-        if self.router.is_over() {
-            self.revive().await;
-        }
+        self.ensure_router().await;
         match step {
             Step::Post { client } => self.post(*client).await,
             Step::Fault { instance, fault } => self.fleet.control(*instance).inject(fault.clone()),
@@ -103,8 +101,19 @@ impl World {
         Ok(answer.status)
     }
 
+    /// One that is ending is waited for and followed by another.
+    async fn ensure_router(&mut self) {
+        let lives = self.router.admin().try_send(Method::GET, "/livez", &[], "").await.is_ok();
+        if !lives {
+            self.router.ended().await;
+            self.revive().await;
+        }
+    }
+
     async fn revive(&mut self) {
         self.deaths += 1;
+        // A new one must come up first.
+        self.router.disarm_all();
         self.router.start_again().await;
         for client in &mut self.clients {
             client.leave();
@@ -122,9 +131,7 @@ impl World {
     /// Nothing is wrong any more.
     pub(super) async fn heal(&mut self) {
         self.router.disarm_all();
-        if self.router.is_over() {
-            self.revive().await;
-        }
+        self.ensure_router().await;
         for at in 0..self.fleet.len() {
             let control = self.fleet.control(at);
             control.inject(Fault::Thaw);

@@ -1,6 +1,6 @@
 //! ComfyUI's middlewares: the origin check and cache control; and the scripted freeze before both.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use axum::{
     body::Body,
@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     middleware::Next,
 };
+use futures_util::{StreamExt, stream};
 
 use super::{
     App,
@@ -33,9 +34,13 @@ pub(super) async fn broken(State(life): State<App>, request: Request, next: Next
     let (mut parts, body) = reply.into_parts();
     let whole = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
     parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len()));
-    let half = Ok(whole.slice(..whole.len() / 2));
-    let end = Err(std::io::Error::other("scripted break-off"));
-    Reply::from_parts(parts, Body::from_stream(futures_util::stream::iter([half, end])))
+    let half = stream::iter([Ok(whole.slice(..whole.len() / 2))]);
+    // What was written leaves before the connection does.
+    let end = stream::once(async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Err(std::io::Error::other("scripted break-off"))
+    });
+    Reply::from_parts(parts, Body::from_stream(half.chain(end)))
 }
 
 /// Refuses a page of another origin when the server is asked as a loopback host.

@@ -39,7 +39,9 @@ async fn serve(life: App, sid: String, socket: WebSocket) {
     let writer = async {
         while let Some(message) = inbox.recv().await {
             faults.answers_allowed().await;
-            if sink.send(message).await.is_err() {
+            let sent = sink.send(message).await;
+            life.hub.sent();
+            if sent.is_err() {
                 break;
             }
         }
@@ -65,6 +67,9 @@ async fn serve(life: App, sid: String, socket: WebSocket) {
         }
     }
     life.hub.leave(&sid);
+    while inbox.try_recv().is_ok() {
+        life.hub.sent();
+    }
 }
 
 /// Only the first valid JSON object can be the feature flags; everything else is ignored.
