@@ -142,8 +142,7 @@ async fn resume(State(parts): State<Arc<Parts>>, Path(instance): Path<String>) -
 }
 
 async fn restart(State(parts): State<Arc<Parts>>, Path(instance): Path<String>) -> Answer {
-    let unsupervised =
-        |info: &&fleet::InstanceInfo| info.id.as_str() == instance && !info.supervised;
+    let unsupervised = |info: &&fleet::InstanceInfo| info.id.as_str() == instance && !info.supervised;
     if parts.fleet.instances().iter().any(|info| unsupervised(&info)) {
         let why = "no `restart` command is configured for this instance";
         return error(StatusCode::CONFLICT, "not_supervised", why);

@@ -184,9 +184,8 @@ impl Router {
         eventually(&format!("{count} instances serve"), || async {
             let fleet = self.admin().get_json("/api/fleet").await;
             let instances = fleet["instances"].as_array().expect("a list");
-            let serves = |instance: &&Value| {
-                instance["state"] == "up" || instance["quarantine"]["probing"] == true
-            };
+            let serves =
+                |instance: &&Value| instance["state"] == "up" || instance["quarantine"]["probing"] == true;
             (instances.iter().filter(serves).count() == count).then_some(())
         })
         .await;

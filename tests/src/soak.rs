@@ -53,7 +53,8 @@ impl Soak {
         let over = watch::Sender::new(0usize);
         let started = Instant::now();
         let each = self.jobs / self.clients;
-        let posting = join_all(clients.iter().enumerate().map(|(at, client)| self.follow(client, at, each, &over)));
+        let posting =
+            join_all(clients.iter().enumerate().map(|(at, client)| self.follow(client, at, each, &over)));
         let (accepted, resident_kib) = tokio::join!(posting, sample(&router, &over, each * self.clients));
         let took = started.elapsed();
         let accepted: Vec<String> = accepted.into_iter().flatten().collect();
@@ -66,7 +67,13 @@ impl Soak {
     }
 
     /// One client: posts, hears each job from its first event to its last, and nothing else.
-    async fn follow(&self, client: &Client, at: usize, each: usize, over: &watch::Sender<usize>) -> Vec<String> {
+    async fn follow(
+        &self,
+        client: &Client,
+        at: usize,
+        each: usize,
+        over: &watch::Sender<usize>,
+    ) -> Vec<String> {
         let mut ids = Vec::new();
         while ids.len() < each {
             let (first, mut heard) = (ids.len(), 0);

@@ -122,7 +122,8 @@ impl Check<'_> {
         instance.ahead = written.ahead.unwrap_or(instance.ahead);
         instance.restart = written.restart.unwrap_or_default();
         if instance.restart.first().is_some_and(|program| program.trim().is_empty()) {
-            let help = "write a program and its arguments, such as [\"systemctl\", \"restart\", \"comfyui@0\"]";
+            let help =
+                "write a program and its arguments, such as [\"systemctl\", \"restart\", \"comfyui@0\"]";
             self.wrong(&at("restart"), "names no program", help);
         }
         Some((index, instance))

@@ -84,7 +84,8 @@ mod tests {
     async fn a_failure_is_told_in_the_commands_own_words() {
         let error = sh("echo no such unit >&2; exit 5").await.expect_err("failed").to_string();
         assert!(error.contains("exit status: 5") && error.contains("no such unit"), "{error}");
-        let error = run(&["/nowhere/at-all".into()], &InstanceId::from("gpu0")).await.expect_err("is not there");
+        let error =
+            run(&["/nowhere/at-all".into()], &InstanceId::from("gpu0")).await.expect_err("is not there");
         assert!(error.to_string().contains("/nowhere/at-all"), "{error}");
         let error = run(&[], &InstanceId::from("gpu0")).await.expect_err("has none");
         assert!(matches!(error, RestartError::Unsupervised), "{error}");

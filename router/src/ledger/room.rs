@@ -78,7 +78,8 @@ fn allocate(reserve: &Path) -> std::io::Result<()> {
 }
 
 fn used(conn: &Connection) -> u64 {
-    let number = |pragma: &str| conn.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).unwrap_or(0) as u64;
+    let number =
+        |pragma: &str| conn.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).unwrap_or(0) as u64;
     number("page_count").saturating_sub(number("freelist_count")) * number("page_size")
 }
 

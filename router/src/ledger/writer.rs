@@ -165,7 +165,10 @@ impl Writer {
         at("before_append");
         let stored = transact(conn, batch, self.keep).map_err(|e| LedgerError::writing(&self.file, &e))?;
         if failpoint::fails("sync") {
-            return Err(LedgerError::Io { file: self.file.clone(), reason: "the sync was made to fail".into() });
+            return Err(LedgerError::Io {
+                file: self.file.clone(),
+                reason: "the sync was made to fail".into(),
+            });
         }
         at("after_append");
         Ok(stored)

@@ -88,7 +88,11 @@ impl Guard {
             }
             State::Closed if self.failures.len() >= config.failures as usize => {
                 let (count, window_s) = (self.failures.len(), config.window_ms / 1_000);
-                self.open(now, format!("{count} attempts failed within {window_s} s, the last: {what}"), config);
+                self.open(
+                    now,
+                    format!("{count} attempts failed within {window_s} s, the last: {what}"),
+                    config,
+                );
                 true
             }
             State::Closed => false,
@@ -138,7 +142,12 @@ impl Guard {
 
     /// What is due, if it has held an attempt that was given up for too long. Said once in a pause between restarts,
     /// or once in a quarantine.
-    pub(super) fn overdue(&mut self, now: Tick, supervised: bool, config: &QuarantineConfig) -> Option<Overdue> {
+    pub(super) fn overdue(
+        &mut self,
+        now: Tick,
+        supervised: bool,
+        config: &QuarantineConfig,
+    ) -> Option<Overdue> {
         let State::Open(open) = &self.state else { return None };
         if now.since(open.since) < config.restart_after_ms {
             return None;
@@ -218,7 +227,11 @@ mod tests {
         (0..100).for_each(|_| guard.open(Tick(now), "again".into(), &CONFIG));
         guard.pass(Tick(now + LONGEST_PAUSE_MS), false);
         assert_eq!(guard.cap(), Some(1));
-        assert_eq!(guard.report(Tick(now)).expect("in quarantine").for_ms, now - 3, "since the first failure");
+        assert_eq!(
+            guard.report(Tick(now)).expect("in quarantine").for_ms,
+            now - 3,
+            "since the first failure"
+        );
     }
 
     #[test]

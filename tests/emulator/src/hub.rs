@@ -51,7 +51,12 @@ impl Socket {
 
 impl Hub {
     pub(crate) fn new() -> Self {
-        Self { state: Mutex::default(), drops: watch::Sender::new(0), mutes: watch::Sender::new(0), unsent: watch::Sender::new(0) }
+        Self {
+            state: Mutex::default(),
+            drops: watch::Sender::new(0),
+            mutes: watch::Sender::new(0),
+            unsent: watch::Sender::new(0),
+        }
     }
 
     /// Registers a socket, replacing an older one of the same sid, and sends what a fresh connection gets.

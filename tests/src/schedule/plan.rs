@@ -26,20 +26,37 @@ pub struct Plan {
 
 #[derive(Debug, Clone)]
 pub enum Step {
-    Post { client: usize },
-    Fault { instance: usize, fault: Fault },
+    Post {
+        client: usize,
+    },
+    Fault {
+        instance: usize,
+        fault: Fault,
+    },
     /// A new process on the same port, with nothing in it.
-    Restart { instance: usize },
+    Restart {
+        instance: usize,
+    },
     /// SIGKILL, and a new process.
     KillRouter,
     /// It ends by itself at this point, if it comes there.
-    EndRouterAt { point: &'static str },
+    EndRouterAt {
+        point: &'static str,
+    },
     /// The websocket of the client ends and is opened again.
-    Reconnect { client: usize },
+    Reconnect {
+        client: usize,
+    },
     /// One of the jobs accepted so far.
-    Interrupt { which: u64 },
-    Delete { which: u64 },
-    Pause { ms: u64 },
+    Interrupt {
+        which: u64,
+    },
+    Delete {
+        which: u64,
+    },
+    Pause {
+        ms: u64,
+    },
 }
 
 impl Plan {

@@ -69,7 +69,9 @@ impl World {
             }
             Step::EndRouterAt { point } => self.router.arm(point),
             Step::Reconnect { client } => self.clients[*client].leave(),
-            Step::Interrupt { which } => self.ask(*which, "/interrupt", |id| json!({ "prompt_id": id })).await,
+            Step::Interrupt { which } => {
+                self.ask(*which, "/interrupt", |id| json!({ "prompt_id": id })).await
+            }
             Step::Delete { which } => self.ask(*which, "/queue", |id| json!({ "delete": [id] })).await,
             Step::Pause { ms } => tokio::time::sleep(Duration::from_millis(*ms)).await,
         }
@@ -79,7 +81,8 @@ impl World {
     async fn post(&mut self, client: usize) {
         self.posted += 1;
         let (colour, id) = (self.posted, format!("job-{}", self.posted));
-        let body = json!({ "prompt": plain(colour), "prompt_id": id, "client_id": format!("client-{client}") });
+        let body =
+            json!({ "prompt": plain(colour), "prompt_id": id, "client_id": format!("client-{client}") });
         // No answer, or another one than 200, promises nothing.
         if let Ok(answer) = self.send("/prompt", &body).await
             && answer == StatusCode::OK
@@ -172,7 +175,12 @@ impl World {
         let status = history["status"]["status_str"].as_str();
         match status {
             Some("success") => {
-                assert_eq!(client.colour_made_by(&job.id).await, job.colour, "{} has its own picture", job.id);
+                assert_eq!(
+                    client.colour_made_by(&job.id).await,
+                    job.colour,
+                    "{} has its own picture",
+                    job.id
+                );
                 Ended::Well
             }
             // Taken out of the queue: that leaves no history, as in ComfyUI.

@@ -5,8 +5,8 @@
 
 use std::panic::AssertUnwindSafe;
 
-use comfy_router_tests::schedule::{Plan, Played, play};
 use comfy_router_tests::Chance;
+use comfy_router_tests::schedule::{Plan, Played, play};
 use futures_util::{FutureExt, StreamExt, stream};
 
 /// Played at a time: they wait much more than they work.

@@ -433,7 +433,8 @@ impl Core {
         if run.failing {
             return;
         }
-        let (index, upstream, taken) = (run.instance, run.attempt.upstream_id, run.delivery == Delivery::Taken);
+        let (index, upstream, taken) =
+            (run.instance, run.attempt.upstream_id, run.delivery == Delivery::Taken);
         if let Some(instance) = self.instances.get_mut(index) {
             instance.gave_up(upstream);
         }

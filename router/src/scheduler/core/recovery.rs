@@ -56,7 +56,9 @@ impl Core {
         let stopped = self.run(id).and_then(|run| run.stopping.clone());
         let hopeless = outcome == AttemptOutcome::OutOfMemory && !self.finds_more_memory(id, &decision);
         match decision {
-            RecoveryDecision::Retry { delay_ms, avoid_instance } if !spent && !hopeless && stopped.is_none() => {
+            RecoveryDecision::Retry { delay_ms, avoid_instance }
+                if !spent && !hopeless && stopped.is_none() =>
+            {
                 self.remember(records, Some(id), Some("queued again".into()));
                 let avoid = self.run(id).map(|run| run.instance).filter(|_| avoid_instance);
                 if let Some(entry) = self.jobs.get_mut(&id) {

@@ -129,7 +129,9 @@ async fn while_the_log_is_merged_into_the_ledger_nothing_is_lost() {
             let mut body = json!({ "prompt": plain(colour), "client_id": "c" });
             body["extra_data"] = json!({ "extra_pnginfo": { "workflow": "x".repeat(200_000) } });
             match mortal.client.http.try_send(Method::POST, "/prompt", &[], body.to_string()).await {
-                Ok(answer) => accepted.push(answer.ok().json()["prompt_id"].as_str().expect("an id").to_owned()),
+                Ok(answer) => {
+                    accepted.push(answer.ok().json()["prompt_id"].as_str().expect("an id").to_owned())
+                }
                 Err(_) => break,
             }
         }

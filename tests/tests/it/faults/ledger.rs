@@ -101,7 +101,10 @@ async fn after_a_failed_sync_nothing_is_promised_until_the_file_was_read_again()
     let answer = refused(&client, 503).await;
     assert_eq!(answer.status, 503, "{}", answer.text());
     let ready = router.admin().get("/readyz").await;
-    assert_eq!((ready.status, ready.json()["ready"].clone()), (StatusCode::SERVICE_UNAVAILABLE, json!(false)));
+    assert_eq!(
+        (ready.status, ready.json()["ready"].clone()),
+        (StatusCode::SERVICE_UNAVAILABLE, json!(false))
+    );
     fleet.open();
     fleet.control(0).wait_ended(1).await;
     assert!(client.history(&running).await.is_null(), "an end that is not on disk is not told");
@@ -156,7 +159,11 @@ async fn a_flipped_bit_in_a_result_is_never_served() {
     assert!(answer.status.is_server_error(), "{} {}", answer.status, answer.text());
     assert!(answer.text().contains("ledger"), "{}", answer.text());
     let next = client.post(&plain(4)).await;
-    assert_eq!(client.history_when_ended(&next).await["status"]["status_str"], "success", "others are unharmed");
+    assert_eq!(
+        client.history_when_ended(&next).await["status"]["status_str"],
+        "success",
+        "others are unharmed"
+    );
 }
 
 /// Changes one bit of the first place where the file holds these bytes.
