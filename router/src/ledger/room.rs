@@ -21,6 +21,7 @@ pub(super) struct Room {
     reserve: PathBuf,
     held: bool,
     tried: Option<Instant>,
+    scarce: bool,
     /// Of the database file, if it is limited.
     max_bytes: Option<u64>,
 }
@@ -28,16 +29,23 @@ pub(super) struct Room {
 impl Room {
     pub(super) fn new(ledger: &Path, max_file_mib: Option<u32>) -> Self {
         let max_bytes = max_file_mib.map(|mib| u64::from(mib) << 20);
-        let mut room = Self { reserve: beside(ledger, ".reserve"), held: false, tried: None, max_bytes };
-        if !room.take() {
-            tracing::warn!(file = %room.reserve.display(), "the disk has no room for the ledger's reserve, nothing new is taken");
-        }
-        room
+        let reserve = beside(ledger, ".reserve");
+        Self { reserve, held: false, tried: None, scarce: false, max_bytes }
     }
 
     /// May only what ends something be written?
     pub(super) fn is_scarce(&mut self, conn: &Connection) -> bool {
-        !self.take() || self.max_bytes.is_some_and(|max| used(conn) > max - (max / 4).min(RESERVE as u64))
+        let scarce = !self.take() || self.max_bytes.is_some_and(|max| used(conn) > max - headroom(max));
+        let before = std::mem::replace(&mut self.scarce, scarce);
+        let reserve = self.reserve.display();
+        match (before, scarce) {
+            (false, true) => {
+                tracing::error!(%reserve, "no room: the ledger takes nothing new, what runs can end")
+            }
+            (true, false) => tracing::info!(%reserve, "there is room again, the ledger takes new jobs"),
+            _ => {}
+        }
+        scarce
     }
 
     /// The disk is full: what must be written gets the reserve. False if it is gone already.
@@ -54,8 +62,8 @@ impl Room {
         if self.held || self.tried.is_some_and(|at| at.elapsed() < AGAIN) {
             return self.held;
         }
+        self.held = allocate(&self.reserve, self.tried.is_some()).is_ok();
         self.tried = Some(Instant::now());
-        self.held = allocate(&self.reserve).is_ok();
         if !self.held {
             // Half of it would be of use to nobody.
             let _ = fs::remove_file(&self.reserve);
@@ -64,17 +72,23 @@ impl Room {
     }
 }
 
-/// Real bytes: a hole is no room.
-fn allocate(reserve: &Path) -> std::io::Result<()> {
+/// Real bytes: a hole is no room. `again`: there was none before, so more than the reserve alone must fit.
+fn allocate(reserve: &Path, again: bool) -> std::io::Result<()> {
     if fs::metadata(reserve).is_ok_and(|meta| meta.len() == RESERVE as u64) {
         return Ok(());
     }
     let mut file = fs::File::create(reserve)?;
     let block = [0xA5; 64 << 10];
-    for _ in 0..RESERVE / block.len() {
+    for _ in 0..RESERVE / block.len() * if again { 2 } else { 1 } {
         file.write_all(&block)?;
     }
+    file.set_len(RESERVE as u64)?;
     file.sync_data()
+}
+
+/// Of a file of limited size, what only ends may use.
+fn headroom(max: u64) -> u64 {
+    (max / 4).min(RESERVE as u64)
 }
 
 fn used(conn: &Connection) -> u64 {

@@ -117,7 +117,6 @@ impl Writer {
         let mut batch = if scarce { self.without_beginnings(batch) } else { batch };
         let mut outcome = self.store(&batch);
         if matches!(outcome, Err(LedgerError::Full { .. })) && self.room.give_up() {
-            tracing::error!(file = %self.file.display(), "the disk is full, nothing new is taken until there is room");
             batch = self.without_beginnings(batch);
             outcome = self.store(&batch);
         }
@@ -144,8 +143,9 @@ impl Writer {
     fn without_beginnings(&mut self, batch: Vec<Waiting>) -> Vec<Waiting> {
         let (begin, rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(room::begins);
         if !begin.is_empty() {
+            // That nothing new is taken has been said.
             let full = LedgerError::Full { file: self.file.clone() };
-            self.failed(&full);
+            metrics::ledger_error(full.kind());
             acknowledge(begin, Err(full));
         }
         rest
