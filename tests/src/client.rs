@@ -39,6 +39,12 @@ impl Client {
         Self { http: Http::new(router.url()), sid: sid.to_owned(), quiet: false, record, listening: None }
     }
 
+    /// A websocket under this client's id, of which nothing is recorded.
+    pub async fn socket(&self) -> Socket {
+        let path = format!("/ws?clientId={}", self.sid);
+        Socket::open(self.http.base(), &path).await.expect("the router takes a websocket")
+    }
+
     /// Opens the websocket again, under the same id, and waits for its first `status`.
     pub async fn reconnect(&mut self) {
         self.try_reconnect().await.expect("the router takes a websocket");

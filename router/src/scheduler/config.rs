@@ -26,6 +26,8 @@ pub struct CoreConfig {
     pub quarantine: QuarantineConfig,
     /// How many main models (checkpoints, diffusion models) an instance is believed to keep loaded.
     pub resident_models: usize,
+    /// Waiting jobs that a policy which exports `placement` is asked about at once.
+    pub window: usize,
 }
 
 impl Default for CoreConfig {
@@ -41,6 +43,7 @@ impl Default for CoreConfig {
             max_limits: Limits::default(),
             quarantine: QuarantineConfig::default(),
             resident_models: 1,
+            window: 32,
         }
     }
 }

@@ -30,6 +30,8 @@ struct State {
     last_node: Option<String>,
     /// Each event to one client is followed by the one before it.
     echo: bool,
+    /// Sids that want log lines.
+    log_readers: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -111,6 +113,29 @@ impl Hub {
 
     pub(crate) fn send_binary(&self, sid: Option<&str>, bytes: Vec<u8>) {
         self.push(sid, Message::Binary(Bytes::from(bytes)));
+    }
+
+    /// The client of the running job.
+    pub(crate) fn owner(&self) -> Option<String> {
+        self.lock().owner.clone()
+    }
+
+    pub(crate) fn subscribe_logs(&self, sid: &str, wants: bool) {
+        let mut state = self.lock();
+        state.log_readers.retain(|reader| reader != sid);
+        if wants {
+            state.log_readers.push(sid.to_owned());
+        }
+    }
+
+    /// To those who asked. Whoever is not connected is struck off.
+    pub(crate) fn log(&self, data: &Value) {
+        let mut state = self.lock();
+        let State { sockets, log_readers, .. } = &mut *state;
+        log_readers.retain(|reader| sockets.contains_key(reader));
+        for reader in log_readers {
+            sockets[reader.as_str()].push(text("logs", data), &self.unsent);
+        }
     }
 
     pub(crate) fn status(&self, remaining: usize) {

@@ -26,15 +26,6 @@ pub fn execution_start(prompt_id: &str, at: WallMs) -> Utf8Bytes {
     event("execution_start", json!({"prompt_id": prompt_id, "timestamp": at}))
 }
 
-pub fn execution_success(prompt_id: &str, at: WallMs) -> Utf8Bytes {
-    event("execution_success", json!({"prompt_id": prompt_id, "timestamp": at}))
-}
-
-/// What a socket is told on connecting while a job of its runs. No prompt id: ComfyUI sends none either.
-pub fn executing_now(display_node: &str) -> Utf8Bytes {
-    event("executing", json!({"node": display_node}))
-}
-
 /// The last event of every job.
 pub fn executing_done(prompt_id: &str) -> Utf8Bytes {
     event("executing", json!({"node": null, "prompt_id": prompt_id}))
@@ -122,10 +113,6 @@ pub struct UntoldEnd<'a> {
 }
 
 /// `data` of an interruption that no instance reports.
-pub fn interrupted_data(prompt_id: &str, at: WallMs) -> Value {
+fn interrupted_data(prompt_id: &str, at: WallMs) -> Value {
     json!({"prompt_id": prompt_id, "node_id": "", "node_type": "", "executed": [], "timestamp": at})
-}
-
-pub fn execution_interrupted(prompt_id: &str, at: WallMs) -> Utf8Bytes {
-    event("execution_interrupted", interrupted_data(prompt_id, at))
 }

@@ -1,6 +1,8 @@
 //! The life of an attempt: sent, alive, ended. Every sighting carries the attempt's number; one of an earlier attempt
 //! changes nothing.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use crate::clock::Tick;
@@ -393,6 +395,7 @@ impl Core {
                 self.inspect_all(index);
             }
             InstanceChange::Capabilities(can) => instance.can = can,
+            InstanceChange::Devices(devices) => instance.devices = Arc::new(devices),
             InstanceChange::Foreign { running, pending } => instance.foreign = (running, pending),
             InstanceChange::Linked(linked) => {
                 instance.linked = linked;

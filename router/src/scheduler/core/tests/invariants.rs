@@ -20,7 +20,7 @@ enum Happening {
     Delete { which: usize },
     Clear,
     LedgerFails(bool),
-    PolicyChanged,
+    PolicyChanged { places: bool },
     Link { index: usize, up: bool },
     Unsure(Option<bool>),
     Operate { index: usize, act: Act },
@@ -48,7 +48,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => any::<usize>().prop_map(|which| Delete { which }),
         1 => Just(Clear),
         1 => any::<bool>().prop_map(LedgerFails),
-        1 => Just(PolicyChanged),
+        1 => any::<bool>().prop_map(|places| PolicyChanged { places }),
         2 => (0..3usize, any::<bool>()).prop_map(|(index, up)| Link { index, up }),
         1 => any::<Option<bool>>().prop_map(Unsure),
         1 => (0..3usize, act.clone()).prop_map(|(index, act)| Operate { index, act }),
@@ -89,7 +89,7 @@ fn happen(world: &mut World, ids: &mut Vec<String>, happening: Happening) {
             world.input(Input::Clear { request, scope: Scope::Everybody });
         }
         Happening::LedgerFails(fails) => world.ledger_fails = fails,
-        Happening::PolicyChanged => world.input(Input::PolicyChanged),
+        Happening::PolicyChanged { places } => world.input(Input::PolicyChanged { places }),
         Happening::Link { index, up } => world.link(index, up),
         Happening::Unsure(unsure) => world.unsure = unsure,
         Happening::Operate { index, act } => world.input(Input::Operate { index, act }),
