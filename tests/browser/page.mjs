@@ -196,7 +196,7 @@ class JobQueue {
   }
 
   async hide() {
-    if (await this.root.isVisible()) await this.tab.getByRole('button', { name: 'Collapse job queue' }).first().click();
+    if (await this.root.isVisible()) await this.tab.getByRole('button', { name: 'Expand job queue' }).first().click();
   }
 
   async rows() {
