@@ -6,6 +6,7 @@
 //! knows its users.
 
 mod door;
+mod health;
 mod listen;
 mod page;
 mod policy;
@@ -72,8 +73,8 @@ impl Admin {
 fn router(parts: Parts) -> Router {
     Router::new()
         .route("/", get(page::page))
-        .route("/livez", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
         .route("/metrics", get(scrape))
         .route("/api/fleet", get(view::fleet))
         .route("/api/fleet/{instance}/drain", post(drain))
@@ -117,16 +118,6 @@ fn ledger_error(failed: &LedgerError) -> Answer {
 
 fn stopped(failed: scheduler::Stopped) -> Answer {
     error(StatusCode::SERVICE_UNAVAILABLE, "stopped", &failed.to_string())
-}
-
-/// Ready: prompts are taken and at least one instance could run them.
-async fn readyz(State(parts): State<Arc<Parts>>) -> Answer {
-    let up = parts.fleet.instances().iter().filter(|info| info.is_up()).count();
-    let draining = parts.drain.is_draining();
-    let ledger = parts.ledger.health().borrow().as_ref().map(ToString::to_string);
-    let ready = up > 0 && !draining && ledger.is_none();
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    shown(status, &json!({"ready": ready, "draining": draining, "instances_up": up, "ledger": ledger}))
 }
 
 async fn scrape(State(parts): State<Arc<Parts>>) -> Answer {

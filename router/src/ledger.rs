@@ -105,6 +105,12 @@ impl From<&config::Ledger> for Config {
     }
 }
 
+/// Whether a router has this ledger open. A ledger that is not there is not in use, and is not made.
+pub fn in_use(config: &Config) -> bool {
+    let there = schema::beside(&config.file, ".lock").exists();
+    there && matches!(schema::lock(&config.file), Err(OpenError::InUse { .. }))
+}
+
 /// The threads. Dropping it closes the ledger without waiting.
 #[derive(Debug)]
 pub struct Service {
@@ -260,6 +266,13 @@ impl Handle {
     /// The error for which nothing is accepted, if any; [`reopen`](Self::reopen) ends it.
     pub fn health(&self) -> watch::Receiver<Option<LedgerError>> {
         self.health.clone()
+    }
+
+    /// Whether a prompt could be made durable now: room is taken and given back, and something is written.
+    pub async fn probe(&self) -> Result<(), LedgerError> {
+        let (ack, answer) = oneshot::channel();
+        self.messages.send(Message::Probe(ack)).map_err(|_| LedgerError::Closed)?;
+        answer.await.unwrap_or(Err(LedgerError::Closed))
     }
 
     /// Opens the file anew after [`LedgerError::Io`]: checks it and rewrites what the failed sync may have lost.

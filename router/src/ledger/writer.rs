@@ -23,6 +23,7 @@ pub(super) type Ack = oneshot::Sender<Result<(), LedgerError>>;
 pub(super) enum Message {
     Store(Waiting),
     Reopen(oneshot::Sender<Result<(), OpenError>>),
+    Probe(Ack),
     Close,
 }
 
@@ -60,6 +61,7 @@ pub(super) struct Writer {
 enum Next {
     Write(Vec<Waiting>),
     Reopen(Vec<Waiting>, oneshot::Sender<Result<(), OpenError>>),
+    Probe(Vec<Waiting>, Ack),
     Close(Vec<Waiting>),
 }
 
@@ -71,6 +73,10 @@ impl Writer {
                 Next::Reopen(batch, ack) => {
                     self.write(batch);
                     let _ = ack.send(self.reopen());
+                }
+                Next::Probe(batch, ack) => {
+                    self.write(batch);
+                    let _ = ack.send(self.probe());
                 }
                 Next::Close(batch) => return self.write(batch),
             }
@@ -94,6 +100,7 @@ impl Writer {
                     batch.push(waiting);
                 }
                 Ok(Message::Reopen(ack)) => return Next::Reopen(batch, ack),
+                Ok(Message::Probe(ack)) => return Next::Probe(batch, ack),
                 Ok(Message::Close) | Err(RecvTimeoutError::Disconnected) => return Next::Close(batch),
                 Err(RecvTimeoutError::Timeout) => return Next::Write(batch),
             }
@@ -107,11 +114,7 @@ impl Writer {
         if batch.is_empty() {
             return;
         }
-        if self.failed.is_some_and(|at| at.elapsed() >= self.reopen_after)
-            && let Err(error) = self.reopen()
-        {
-            tracing::warn!(error = %error, "ledger cannot be reopened");
-        }
+        self.reopen_when_due();
         let count = batch.len();
         let scarce = self.conn.as_ref().is_some_and(|conn| self.room.is_scarce(conn));
         let mut batch = if scarce { self.without_beginnings(batch) } else { batch };
@@ -159,7 +162,8 @@ impl Writer {
         };
         self.unchecked += batch.iter().flat_map(|w| &w.records).map(Record::weight).sum::<usize>();
         let at = |when: &str| {
-            let records = batch.iter().flat_map(|w| &w.records);
+            let all = if failpoint::armed() { batch } else { &[] };
+            let records = all.iter().flat_map(|w| &w.records);
             records.for_each(|record| failpoint::hit(&format!("{when}.{}", record.word())));
         };
         at("before_append");
@@ -198,6 +202,30 @@ impl Writer {
         }
     }
 
+    fn reopen_when_due(&mut self) {
+        if self.failed.is_some_and(|at| at.elapsed() >= self.reopen_after)
+            && let Err(error) = self.reopen()
+        {
+            tracing::warn!(error = %error, "ledger cannot be reopened");
+        }
+    }
+
+    /// Writes something that changes nothing.
+    fn probe(&mut self) -> Result<(), LedgerError> {
+        self.reopen_when_due();
+        let Some(conn) = &mut self.conn else {
+            return Err(self.health.borrow().clone().unwrap_or(LedgerError::Closed));
+        };
+        if self.room.is_scarce(conn) {
+            return Err(LedgerError::Full { file: self.file.clone() });
+        }
+        let probed = touch(conn).map_err(|error| LedgerError::writing(&self.file, &error));
+        if let Err(error) = &probed {
+            self.failed(error);
+        }
+        probed
+    }
+
     fn reopen(&mut self) -> Result<(), OpenError> {
         (self.conn, self.failed) = (None, Some(Instant::now()));
         self.conn = Some(schema::open_writer(&self.file, self.max_file_mib)?);
@@ -206,6 +234,22 @@ impl Writer {
         tracing::info!(file = %self.file.display(), "ledger reopened");
         Ok(())
     }
+}
+
+/// As much room as a prompt takes, given back; then a page that stays as it was, made durable.
+fn touch(conn: &mut Connection) -> rusqlite::Result<()> {
+    const ROOM: usize = 256 << 10;
+    let mut tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let taken = tx.savepoint()?;
+    taken.execute(
+        "INSERT INTO body (job, prompt, extra_data, rest, needs, sum) VALUES (-1, ?1, '', '', '', x'')",
+        [" ".repeat(ROOM)],
+    )?;
+    // Dropped, it is rolled back.
+    drop(taken);
+    let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    tx.pragma_update(None, "user_version", version)?;
+    tx.commit()
 }
 
 fn transact(

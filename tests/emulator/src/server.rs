@@ -14,6 +14,7 @@ mod request;
 mod upload;
 mod user;
 mod view;
+mod web;
 mod ws;
 
 use std::sync::Arc;
@@ -76,8 +77,8 @@ fn router(life: &App) -> Router {
         .merge(twins.clone())
         .nest("/api", twins)
         .merge(singles(life.machine.config.flavour))
-        .route("/api/", get(info::index))
-        .fallback(reply::unknown_path)
+        .route("/api/", get(web::index))
+        .fallback(web::file)
         .method_not_allowed_fallback(reply::unknown_path)
         .layer(middleware::from_fn(guard::origin))
         .layer(middleware::from_fn(guard::cache_control))
@@ -111,7 +112,7 @@ fn twins() -> Router<App> {
         .route("/models/{folder}", get(info::models_in))
         .route("/experiment/models", get(info::experiment_models))
         .route("/experiment/models/{folder}", get(info::experiment_models_in))
-        .route("/extensions", get(info::extensions))
+        .route("/extensions", get(web::extensions))
         .route("/workflow_templates", get(info::empty_object))
         .route("/i18n", get(info::empty_object))
         .route("/users", get(user::users).post(user::add_user))
@@ -125,7 +126,7 @@ fn twins() -> Router<App> {
 /// Routes without a twin, or with a literal `/api`.
 fn singles(flavour: Flavour) -> Router<App> {
     let routes = Router::new()
-        .route("/", get(info::index))
+        .route("/", get(web::index))
         .route("/internal/logs", get(internal::logs))
         .route("/internal/logs/raw", get(internal::raw_logs))
         .route("/internal/logs/subscribe", patch(internal::subscribe))
