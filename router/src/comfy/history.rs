@@ -2,12 +2,9 @@
 //!
 //! Texts are put together, not parsed and written again: a prompt is tens of KiB and is stored as the JSON it was.
 
-use serde_json::json;
-
-use super::frame::{self, JobError};
 use super::json::quote;
 use crate::model::event::History;
-use crate::model::job::{Job, JobOutcome, Number, WallMs};
+use crate::model::job::{Job, Number};
 
 /// `[number, prompt_id, prompt, extra_data, outputs_to_execute]`
 pub fn queue_item(job: &Job) -> String {
@@ -44,22 +41,6 @@ pub fn entry(job: &Job, history: &History) -> String {
         or_empty(&history.status),
         or_empty(&history.meta)
     )
-}
-
-/// The `status` of a job whose end no instance told of: the one message that its client is sent.
-pub fn status_of(outcome: JobOutcome, error: &JobError, prompt_id: &str, at: WallMs) -> String {
-    let (status, message) = match outcome {
-        JobOutcome::Success => {
-            ("success", json!(["execution_success", {"prompt_id": prompt_id, "timestamp": at}]))
-        }
-        JobOutcome::Interrupted | JobOutcome::Cancelled => {
-            ("error", json!(["execution_interrupted", frame::interrupted_data(prompt_id, at)]))
-        }
-        JobOutcome::Error | JobOutcome::TimedOut | JobOutcome::Lost => {
-            ("error", json!(["execution_error", error.data(prompt_id, at)]))
-        }
-    };
-    json!({"status_str": status, "completed": status == "success", "messages": [message]}).to_string()
 }
 
 /// A member of `GET /history`'s object.
@@ -157,20 +138,6 @@ pub(super) mod tests {
             json!([2, "b3", {"3": {"class_type": "SaveImage", "inputs": {}}},
                 {"extra_pnginfo": {"workflow": {"id": "w1"}}, "client_id": "bbbb", "create_time": 1_795_329_855_569_u64}, ["3"]])
         );
-    }
-
-    #[test]
-    fn an_end_that_no_instance_told_of_has_a_status_all_the_same() {
-        let error = JobError::new("comfy_router.Lost", "gone", "");
-        let status = |outcome| serde_json::from_str::<Value>(&status_of(outcome, &error, "p", 5)).unwrap();
-        let lost = status(JobOutcome::Lost);
-        assert_eq!((&lost["status_str"], &lost["completed"]), (&json!("error"), &json!(false)));
-        assert_eq!(lost["messages"][0][0], "execution_error");
-        assert_eq!(lost["messages"][0][1]["exception_message"], "gone");
-        let interrupted = status(JobOutcome::Interrupted);
-        assert_eq!(interrupted["messages"][0][0], "execution_interrupted");
-        assert_eq!(interrupted["messages"][0][1]["prompt_id"], "p");
-        assert_eq!(status(JobOutcome::Success)["completed"], true);
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl Status {
         match outcome {
             JobOutcome::Success => Self::Completed,
             JobOutcome::Interrupted | JobOutcome::Cancelled => Self::Cancelled,
-            JobOutcome::Error | JobOutcome::TimedOut | JobOutcome::Lost => Self::Failed,
+            JobOutcome::Error | JobOutcome::TimedOut | JobOutcome::Lost | JobOutcome::Unknown => Self::Failed,
         }
     }
 

@@ -19,6 +19,7 @@ pub(super) struct Member {
     id: InstanceId,
     index: u32,
     pool: Arc<Pool>,
+    restart: Vec<String>,
     known: Mutex<Known>,
     hurry: Notify,
     stale: AtomicBool,
@@ -48,6 +49,7 @@ impl Member {
             id: instance.name.clone(),
             index,
             pool: Arc::new(Pool::new(instance.url.clone(), patience, config.idle_connections)),
+            restart: instance.restart.clone(),
             known: Mutex::default(),
             hurry: Notify::new(),
             stale: AtomicBool::new(false),
@@ -65,6 +67,11 @@ impl Member {
 
     pub(super) fn pool(&self) -> &Arc<Pool> {
         &self.pool
+    }
+
+    /// Program and arguments; empty when there is none.
+    pub(super) fn restart_command(&self) -> &[String] {
+        &self.restart
     }
 
     pub(super) fn sid(&self) -> Option<Arc<str>> {

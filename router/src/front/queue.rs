@@ -56,12 +56,16 @@ impl Front {
 
     pub(super) async fn interrupt(&self, call: Call) -> Answered {
         let (caller, body) = self.command(call).await?;
-        let target = match Interrupted::read(&body)? {
-            Interrupted::Prompt(id) => Target::Prompt(id, reach(&caller)),
-            Interrupted::Running => Target::Running(Scope::Tenant(caller.tenant)),
-            Interrupted::Nothing => return Ok(answer::ok()),
+        match Interrupted::read(&body)? {
+            // The id says which job is meant; where ComfyUI leaves one alone that waits, a client that named it (the
+            // page's own queue panel does) wants it gone.
+            Interrupted::Prompt(id) => self.parts.scheduler.cancel(vec![id], reach(&caller)).await?,
+            Interrupted::Running => {
+                let mine = Scope::Tenant(caller.tenant);
+                self.parts.scheduler.interrupt(Target::Running(mine)).await?
+            }
+            Interrupted::Nothing => 0,
         };
-        self.parts.scheduler.interrupt(target).await?;
         Ok(answer::ok())
     }
 

@@ -108,6 +108,19 @@ impl Record {
         Self::Ended(Box::new(Ended { job, outcome, at, history, files, times, sum }))
     }
 
+    /// Its word in the names of failpoints.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::Accepted(_) => "accepted",
+            Self::Started { .. } => "started",
+            Self::AttemptEnded { .. } => "attempt_ended",
+            Self::Ended(_) => "ended",
+            Self::Changed { .. } => "changed",
+            Self::Decision(_) => "decision",
+            Self::DeleteHistory { .. } | Self::ClearHistory { .. } => "delete",
+        }
+    }
+
     /// Roughly what it adds to the log, in bytes.
     pub(super) fn weight(&self) -> usize {
         const PAGES: usize = 4 * 4096;

@@ -401,7 +401,7 @@ async fn held_queue(play: &mut Player) {
     {
         play.post("/queue", body).await;
     }
-    for body in [json!({"prompt_id": 7}), json!({"prompt_id": [running]}), json!({"prompt_id": secretive})] {
+    for body in [json!({"prompt_id": 7}), json!({"prompt_id": [running]}), json!({"prompt_id": "nope"})] {
         play.post("/interrupt", body).await;
     }
     play.get("/prompt").await;

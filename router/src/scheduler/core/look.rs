@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::super::capacity::Instance;
 use super::super::input::InstanceReport;
 use super::{Core, Entry, Phase};
 use crate::model::id::JobId;
@@ -15,7 +14,7 @@ impl Core {
     }
 
     pub fn report(&self) -> Vec<InstanceReport> {
-        self.instances.iter().map(Instance::report).collect()
+        self.instances.iter().map(|instance| instance.report(self.now.tick)).collect()
     }
 
     /// Running jobs by start, then waiting ones in the order in which they would run.

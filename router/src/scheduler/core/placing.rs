@@ -16,11 +16,11 @@ impl Core {
     /// Ask where the most urgent jobs that could start now should run. There is at least one free slot.
     pub(super) fn place(&mut self, situation: Situation) {
         let (entries, instances) = (&self.jobs, &self.instances);
-        let mut known: HashMap<u64, bool> = HashMap::new();
+        let mut known: HashMap<(u64, Option<u32>), bool> = HashMap::new();
         let fits = |id: JobId| {
             let entry = &entries[&id];
-            let meets = || instances.iter().any(|i| i.free_slots() > 0 && i.can.meets(&entry.job.needs));
-            *known.entry(entry.kind).or_insert_with(meets)
+            let may = || instances.iter().any(|i| i.free_slots() > 0 && entry.may_run_on(i));
+            *known.entry((entry.kind, entry.outgrew_mib)).or_insert_with(may)
         };
         let jobs = self.queue.first(self.now.tick, self.config.window, fits);
         if jobs.is_empty() {
@@ -80,6 +80,6 @@ impl Core {
 
     fn could_start(&self, id: JobId, index: usize) -> bool {
         let instance = &self.instances[index];
-        instance.free_slots() > 0 && instance.can.meets(&self.jobs[&id].job.needs)
+        instance.free_slots() > 0 && self.jobs[&id].may_run_on(instance)
     }
 }

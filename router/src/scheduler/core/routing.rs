@@ -8,9 +8,8 @@ use crate::model::event::Event;
 use crate::model::id::{JobId, UpstreamId};
 use crate::model::job::{Attempt, JobOutcome};
 
-use super::super::capacity::Instance;
-use super::super::input::Action;
-use super::{Asked, Core, Phase, Run, Then, clamp_ms};
+use super::super::input::{Action, NotStored};
+use super::{Asked, Core, Delivery, Entry, Instance, Phase, Run, Then, clamp_ms};
 
 /// After a route answer that led nowhere, ask again after this long at the latest.
 const RECONSIDER_MS: u64 = 250;
@@ -43,11 +42,11 @@ impl Core {
             return self.place(situation);
         }
         let (jobs, instances) = (&self.jobs, &self.instances);
-        let mut known: HashMap<u64, bool> = HashMap::new();
+        let mut known: HashMap<(u64, Option<u32>), bool> = HashMap::new();
         let fits = |id: JobId| {
             let entry = &jobs[&id];
-            let meets = || instances.iter().any(|i| i.free_slots() > 0 && i.can.meets(&entry.job.needs));
-            *known.entry(entry.kind).or_insert_with(meets)
+            let may = || instances.iter().any(|i| i.free_slots() > 0 && entry.may_run_on(i));
+            *known.entry((entry.kind, entry.outgrew_mib)).or_insert_with(may)
         };
         let Some(row) = self.queue.best(now, fits) else {
             self.fruitless = Some(situation);
@@ -72,9 +71,8 @@ impl Core {
     /// Instances that serve and have everything the job needs; the one to avoid only if there is no other.
     pub(super) fn eligible(&self, id: JobId) -> Vec<usize> {
         let entry = &self.jobs[&id];
-        let needs = &entry.job.needs;
         let mut rows: Vec<usize> = (0..self.instances.len())
-            .filter(|&i| self.instances[i].serves() && self.instances[i].can.meets(needs))
+            .filter(|&i| self.instances[i].serves() && entry.may_run_on(&self.instances[i]))
             .collect();
         if let Some(avoid) = entry.avoid {
             let others_free = rows.iter().any(|&i| i != avoid);
@@ -106,7 +104,7 @@ impl Core {
             Route::Ranked(ranked) => {
                 let usable = |&&row: &&u32| {
                     let instance = &self.instances[rows[row as usize]];
-                    instance.free_slots() > 0 && instance.can.meets(&self.jobs[&id].job.needs)
+                    instance.free_slots() > 0 && self.jobs[&id].may_run_on(instance)
                 };
                 match ranked.iter().find(usable) {
                     Some(&row) => self.start(id, rows[row as usize], records),
@@ -193,14 +191,18 @@ impl Core {
         if !self.instances[run.instance].up {
             return self.unsent(id, "its instance went down before it was sent");
         }
-        run.sent = true;
+        run.delivery = Delivery::Sending;
         run.restart_clocks(now, &entry.limits);
         self.out.push(Action::Dispatch { job: entry.job.clone(), attempt: run.attempt.clone() });
         self.status();
     }
 
     /// The ledger did not take the attempt: nothing was sent, the job waits on.
-    pub(super) fn not_started(&mut self, id: JobId) {
+    pub(super) fn not_started(&mut self, id: JobId, why: NotStored) {
+        if why == NotStored::Doubtful {
+            // If it is there, it must not stay open; its number is not used again.
+            return self.unsent(id, "its start may not have been stored");
+        }
         let Some(run) = self.take_run(id) else { return };
         let entry = self.jobs.get_mut(&id).expect("it had a run");
         entry.attempts -= 1;
@@ -210,11 +212,24 @@ impl Core {
             t.running -= 1;
             t.queued += 1;
         });
+        if why == NotStored::Contradicts {
+            // An earlier end was stored although the ledger could not say so.
+            self.recount(id, |t| t.queued -= 1);
+            self.forget(id);
+            return self.status();
+        }
         self.enqueue(id, self.now.tick.after(1000));
     }
 
     /// How long the attempt has run, for reports.
     pub(super) fn ran_ms(&self, run: &Run) -> u32 {
         clamp_ms(self.now.tick.since(run.started))
+    }
+}
+
+impl Entry {
+    /// Has the instance what the job needs, as far as that is known?
+    pub(super) fn may_run_on(&self, instance: &Instance) -> bool {
+        instance.can.meets(&self.job.needs) && self.outgrew_mib.is_none_or(|mib| instance.is_larger_than(mib))
     }
 }
