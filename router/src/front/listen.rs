@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use hyper::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -94,7 +94,7 @@ fn connection(stream: TcpStream, builder: &http1::Builder, front: Arc<Front>, dr
     }
     let service = service_fn(move |request: Request<Incoming>| {
         let front = front.clone();
-        async move { Ok::<_, Infallible>(front.handle(request.map(Body::new)).await) }
+        async move { Ok::<_, Infallible>(front.handle(request.map(incoming)).await) }
     });
     let served = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     tasks::spawn_guarded("client connection", OnError::Log, drain.guard(), async move {
@@ -112,6 +112,11 @@ fn connection(stream: TcpStream, builder: &http1::Builder, front: Arc<Front>, dr
             tracing::debug!(error = %error, "client connection ended");
         }
     });
+}
+
+/// Most requests have no body, and an empty one needs no allocation.
+fn incoming(body: Incoming) -> Body {
+    if body.is_end_stream() { Body::empty() } else { Body::new(body) }
 }
 
 fn builder(limits: &config::Limits) -> http1::Builder {

@@ -12,6 +12,7 @@ use super::answer::{self, Answer, Answered};
 use super::gate::Caller;
 use super::{Call, Front, body};
 use crate::comfy::history;
+use crate::metrics::RouteKind;
 use crate::scheduler::QueueView;
 use crate::scheduler::input::{Scope, Target};
 
@@ -136,7 +137,7 @@ impl Front {
     }
 
     pub(super) async fn command(&self, call: Call) -> Result<(Caller, bytes::Bytes), answer::Failed> {
-        let body = body::read(call.request, self.limits.body_bytes, "here").await?;
+        let body = body::read(call.request, self.limits.body_bytes, RouteKind::Here).await?;
         Ok((call.caller, body))
     }
 }
