@@ -77,7 +77,10 @@ fn upstream(request: Request<Body>, host: &HeaderValue, websocket: bool) -> Requ
     }
     head.version = Version::HTTP_11;
     // ComfyUI compares Origin with Host and refuses what its own page did not send; the front has made that check.
-    strip(&mut head.headers, &[ORIGIN, EXPECT, SEC_FETCH_DEST, SEC_FETCH_MODE, SEC_FETCH_SITE, SEC_FETCH_USER]);
+    strip(
+        &mut head.headers,
+        &[ORIGIN, EXPECT, SEC_FETCH_DEST, SEC_FETCH_MODE, SEC_FETCH_SITE, SEC_FETCH_USER],
+    );
     if websocket {
         keep_websocket(&mut head.headers);
     }

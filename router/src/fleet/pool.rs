@@ -16,8 +16,6 @@ use crate::config::Url;
 
 /// aiohttp closes a connection after 75 s of silence; one that is older than this is not worth the risk.
 const MAX_IDLE: Duration = Duration::from_secs(30);
-/// A connection that was in use this short a time ago is closed by a crash only, after which a second try fails as well.
-const HOT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
@@ -79,8 +77,8 @@ impl Pool {
         self: &Arc<Self>,
         request: Request<Body>,
     ) -> Result<Response<Answer>, SendError> {
-        let Some(Idle { conn, since }) = self.take().await else { return self.send_fresh(request).await };
-        let again = if since.elapsed() < HOT { None } else { repeatable(&request) };
+        let Some(conn) = self.take().await else { return self.send_fresh(request).await };
+        let again = repeatable(&request);
         match self.exchange(conn, request).await {
             Ok(response) => Ok(response),
             Err(ExchangeError { request: Some(request), unsent: true, .. }) => {
@@ -126,13 +124,12 @@ impl Pool {
     }
 
     /// A kept connection that the instance has not closed, as far as the kernel knows.
-    async fn take(&self) -> Option<Idle> {
+    async fn take(&self) -> Option<Box<Conn>> {
         loop {
             let top = self.lock().pop();
-            let mut idle = top?;
-            let free = std::future::poll_fn(|cx| Poll::Ready(idle.conn.is_free(cx)));
-            if idle.since.elapsed() < MAX_IDLE && free.await {
-                return Some(idle);
+            let Idle { mut conn, since } = top?;
+            if since.elapsed() < MAX_IDLE && std::future::poll_fn(|cx| Poll::Ready(conn.is_free(cx))).await {
+                return Some(conn);
             }
         }
     }

@@ -175,7 +175,8 @@ impl Front {
     pub(super) async fn log_subscription(&self, call: Call) -> Answered {
         let (parts, body) = call.request.into_parts();
         let body =
-            body::read(Request::from_parts(parts.clone(), body), self.limits.body_bytes, RouteKind::Home).await?;
+            body::read(Request::from_parts(parts.clone(), body), self.limits.body_bytes, RouteKind::Home)
+                .await?;
         let Some(home) = self.parts.fleet.home() else { return Ok(answer::no_instance()) };
         let Some(mut wanted) = body::parsed::<Map<String, Value>>(&body)? else { return Ok(answer::ok()) };
         if let Some(sid) = self.parts.fleet.sid(&home) {
