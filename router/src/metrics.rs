@@ -18,7 +18,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use crate::model::decision::{Fallback, Hook, PolicyVersion};
 use crate::model::id::InstanceId;
 use crate::model::job::{AttemptOutcome, JobClass, JobOutcome};
-use labels::{attempt_label, class_label, flag, gpu_label, instance_label, version_label};
+use labels::{attempt_label, class_label, figure_labels, flag, gpu_label, instance_label, version_label};
 use table::Kind;
 
 pub use hot::{InstanceRequests, RouteKind, http_received, http_request, http_sent};
@@ -154,6 +154,7 @@ pub fn model_load(instance: &InstanceId, took: Duration) {
 pub struct InstanceState {
     pub up: bool,
     pub draining: bool,
+    pub quarantined: bool,
     pub slots: u32,
     pub running: u32,
     pub pending: u32,
@@ -163,9 +164,19 @@ pub fn instance(instance: &InstanceId, state: InstanceState) {
     let label = instance_label(instance);
     gauge!(table::INSTANCE_UP, "instance" => label.clone()).set(flag(state.up));
     gauge!(table::INSTANCE_DRAINING, "instance" => label.clone()).set(flag(state.draining));
+    gauge!(table::INSTANCE_QUARANTINED, "instance" => label.clone()).set(flag(state.quarantined));
     gauge!(table::INSTANCE_SLOTS, "instance" => label.clone()).set(f64::from(state.slots));
     gauge!(table::INSTANCE_RUNNING, "instance" => label.clone()).set(f64::from(state.running));
     gauge!(table::INSTANCE_PENDING, "instance" => label).set(f64::from(state.pending));
+}
+
+pub fn instance_quarantined(instance: &InstanceId) {
+    counter!(table::QUARANTINES, "instance" => instance_label(instance)).increment(1);
+}
+
+pub fn instance_restart(instance: &InstanceId, done: bool) {
+    let outcome = if done { "done" } else { "failed" };
+    counter!(table::RESTARTS, "instance" => instance_label(instance), "outcome" => outcome).increment(1);
 }
 
 pub fn instance_frame(instance: &InstanceId, bytes: usize) {
@@ -262,6 +273,28 @@ pub fn policy_serves(version: &PolicyVersion) {
 /// A policy file was refused; `reason` is a word of the policy host's own: `not_wasm`, `wrong_world`, `settings`, ...
 pub fn policy_load_failed(reason: &'static str) {
     counter!(table::POLICY_LOAD_FAILURES, "reason" => reason).increment(1);
+}
+
+/// What policies remember could not be written.
+pub fn policy_state_failed() {
+    counter!(table::POLICY_STATE_ERRORS).increment(1);
+}
+
+/// A counter of the policy's own.
+pub fn policy_counter(policy: &Arc<str>, name: &Arc<str>, by: u64) {
+    let (policy, name) = figure_labels(policy, name);
+    counter!(table::POLICY_COUNTER, "policy" => policy, "name" => name).increment(by);
+}
+
+/// A gauge of the policy's own.
+pub fn policy_gauge(policy: &Arc<str>, name: &Arc<str>, value: f64) {
+    let (policy, name) = figure_labels(policy, name);
+    gauge!(table::POLICY_GAUGE, "policy" => policy, "name" => name).set(value);
+}
+
+pub fn policy_gauge_add(policy: &Arc<str>, name: &Arc<str>, by: f64) {
+    let (policy, name) = figure_labels(policy, name);
+    gauge!(table::POLICY_GAUGE, "policy" => policy, "name" => name).increment(by);
 }
 
 // -- clients

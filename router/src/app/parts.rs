@@ -7,7 +7,7 @@ use anyhow::Context;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::model::decision::Limits;
-use crate::scheduler::config::CoreConfig;
+use crate::scheduler::config::{CoreConfig, QuarantineConfig};
 use crate::scheduler::input::InstanceSpec;
 use crate::{assets, ledger, policy, sessions, telemetry};
 
@@ -27,6 +27,7 @@ pub(super) fn policy(config: &Config) -> policy::Config {
     let mut policy = policy::Config {
         file: written.file.clone(),
         settings: written.settings.clone(),
+        dir: Some(config.state_dir().join("policy")),
         ..policy::Config::default()
     };
     policy.limits.call_ms = limits.deadline_ms;
@@ -63,6 +64,7 @@ pub(super) fn sessions(config: &Config) -> sessions::Config {
         sockets: config.limits.connections,
         queue_messages: config.limits.ws_queue_messages,
         queue_bytes: config.limits.ws_queue_bytes,
+        apart: !config.front.api_keys.is_empty(),
         ..sessions::Config::default()
     }
 }
@@ -79,6 +81,14 @@ pub(super) fn core(config: &Config) -> CoreConfig {
             run_ms: ms(timeouts.run_max_s),
             stall_ms: ms(timeouts.stall_max_s),
         },
+        silence_ms: config.fleet.inspect_ms,
+        quarantine: QuarantineConfig {
+            failures: config.fleet.breaker_failures,
+            window_ms: config.fleet.breaker_window_s.saturating_mul(1_000),
+            pause_ms: config.fleet.quarantine_s.saturating_mul(1_000),
+            restart_after_ms: config.fleet.restart_after_s.saturating_mul(1_000),
+            restart_pause_ms: config.fleet.restart_pause_s.saturating_mul(1_000),
+        },
         ..CoreConfig::default()
     }
 }
@@ -88,6 +98,7 @@ pub(super) fn specs(config: &Config) -> Vec<InstanceSpec> {
         id: instance.name.clone(),
         slots: instance.slots + instance.ahead,
         labels: Arc::new(instance.labels.clone().into_iter().collect()),
+        supervised: !instance.restart.is_empty(),
     };
     config.instances.iter().map(spec).collect()
 }

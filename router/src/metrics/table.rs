@@ -71,6 +71,9 @@ metrics_table! {
 
     INSTANCE_UP "instance_up" Gauge, Count, "1 while the instance answers";
     INSTANCE_DRAINING "instance_draining" Gauge, Count, "1 while the instance is given no new attempts";
+    INSTANCE_QUARANTINED "instance_quarantined" Gauge, Count, "1 while the instance is given nothing, or single attempts on trial, because it failed";
+    QUARANTINES "instance_quarantines_total" Counter, Count, "Quarantines of the instance";
+    RESTARTS "instance_restarts_total" Counter, Count, "Runs of the instance's restart command, by outcome";
     INSTANCE_SLOTS "instance_slots" Gauge, Count, "Attempts the instance may be given at a time";
     INSTANCE_RUNNING "instance_running_jobs" Gauge, Count, "Jobs that run on the instance, those of others included";
     INSTANCE_PENDING "instance_pending_jobs" Gauge, Count, "Jobs in the instance's own queue, those of others included";
@@ -101,6 +104,9 @@ metrics_table! {
     FALLBACKS "policy_fallbacks_total" Counter, Count, "Decisions the built-in made in the policy's place, by hook and reason";
     POLICY_SWAPS "policy_swaps_total" Counter, Count, "Times another policy version began to serve";
     POLICY_LOAD_FAILURES "policy_load_failures_total" Counter, Count, "Policy files that were refused, by reason";
+    POLICY_STATE_ERRORS "policy_state_errors_total" Counter, Count, "Writes of what policies remember that failed; they are tried again";
+    POLICY_COUNTER "policy_counter_total" Counter, Count, "Counters that policies keep themselves, by policy and name";
+    POLICY_GAUGE "policy_gauge" Gauge, Count, "Gauges that policies keep themselves, by policy and name";
     POLICY_INFO "policy_info" Gauge, Count, "1 for the policy version that serves, 0 for earlier ones";
 
     WS_CLIENTS "ws_clients" Gauge, Count, "Connected websocket clients";

@@ -5,8 +5,10 @@
 //! Whatever must be durable goes out as `Commit` and takes effect on `Committed`.
 
 mod attempts;
+mod care;
 mod deadlines;
 mod intake;
+mod placing;
 mod recovery;
 mod routing;
 #[cfg(test)]
@@ -23,12 +25,12 @@ use crate::model::decision::{
 use crate::model::event::Event;
 use crate::model::id::JobId;
 use crate::model::job::{Attempt, AttemptOutcome, Job, JobOutcome, JobState, ModelRef};
-use crate::model::view::{Context, InstanceTexts, JobTexts, JobView, Totals};
+use crate::model::view::{Context, InstanceTexts, JobTexts, JobView, Totals, WaitingView};
 
 use super::capacity::{Instance, Live};
 use super::config::CoreConfig;
 use super::input::{
-    Action, Ending, Input, InstanceReport, InstanceSpec, Refusal, RequestId, Restored, Ticket,
+    Action, Ending, Input, InstanceReport, InstanceSpec, NotStored, Refusal, RequestId, Restored, Ticket,
 };
 use super::intern::Interner;
 use super::learn::Learned;
@@ -57,8 +59,11 @@ pub struct Core {
     last_ticket: Ticket,
     asked: HashMap<Ticket, Asked>,
     committing: HashMap<Ticket, Then>,
-    /// One route question is open at a time: the next one must see what became of it.
+    /// One route or place question is open at a time: the next one must see what became of it.
     routing: bool,
+    /// The policy places a window of the queue at once.
+    places: bool,
+    head: Option<Head>,
     draining: bool,
     reports: Vec<AttemptReport>,
     records: Vec<Event>,
@@ -69,6 +74,17 @@ pub struct Core {
     last_feedback: Tick,
     last_zombie_check: Tick,
     texts: Option<Arc<Vec<InstanceTexts>>>,
+}
+
+/// Waiting jobs a policy may list, and how old the list may be.
+const HEAD_JOBS: usize = 64;
+const HEAD_MS: u64 = 1_000;
+
+#[derive(Debug)]
+struct Head {
+    at: Tick,
+    classes: [Totals; 3],
+    waiting: Arc<Vec<WaitingView>>,
 }
 
 /// One open job.
@@ -87,6 +103,10 @@ struct Entry {
     last_attempt: Option<Attempt>,
     /// The policy asked to keep away from this instance.
     avoid: Option<usize>,
+    /// It ran out of memory before.
+    ran_out: bool,
+    /// It did so on a GPU of so many MiB: only larger ones are tried.
+    outgrew_mib: Option<u32>,
     /// Milliseconds it has been held by the policy in all, the present hold not counted.
     held_ms: u64,
     held_since: Option<Tick>,
@@ -107,8 +127,11 @@ enum Phase {
 struct Run {
     attempt: Attempt,
     instance: usize,
-    /// Its start is durable and it was sent.
-    sent: bool,
+    delivery: Delivery,
+    /// Its instance said that it is over; until then the end is waited for.
+    settling: Option<Tick>,
+    /// Since when it waits in its instance's queue though nothing runs there.
+    stuck_since: Option<Tick>,
     started: Tick,
     last_sign: Tick,
     nodes_done: u32,
@@ -127,6 +150,19 @@ struct Run {
     /// A question about its failure is open.
     failing: bool,
     last_inspected: Tick,
+}
+
+/// How far an attempt has come on its way to its instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Delivery {
+    /// Its start is being made durable.
+    Starting,
+    /// It is being sent; a `Sighting` will say what came of that.
+    Sending,
+    /// It may be there.
+    Unsure,
+    /// The instance has it.
+    Taken,
 }
 
 #[derive(Debug, Clone)]
@@ -156,6 +192,7 @@ enum Asked {
     Intake { request: RequestId, job: Box<Job> },
     Reassess { job: JobId },
     Route { job: JobId, rows: Vec<usize> },
+    Place { jobs: Vec<JobId>, seats: Vec<usize> },
     Timeout { job: JobId, attempt: u32, limit: Limit },
     Failure { job: JobId, attempt: u32, outcome: AttemptOutcome, ending: Option<Box<Ending>>, detail: String },
     Housekeeping,
@@ -183,6 +220,8 @@ enum Then {
         /// Of an instance's refusal, as JSON; empty when there is none.
         node_errors: String,
     },
+    /// Nothing waits for it.
+    Nothing,
     /// Waiting jobs were deleted.
     Deleted {
         request: RequestId,
@@ -211,6 +250,8 @@ impl Core {
             asked: HashMap::new(),
             committing: HashMap::new(),
             routing: false,
+            places: false,
+            head: None,
             draining: false,
             reports: Vec::new(),
             records: Vec::new(),
@@ -235,16 +276,21 @@ impl Core {
             Input::Interrupt { request, target } => self.interrupt(request, &target),
             Input::Decided { ticket, decided } => self.decided(ticket, decided),
             Input::Committed { ticket } => self.committed(ticket),
-            Input::CommitFailed { ticket, full, error } => self.commit_failed(ticket, full, error),
+            Input::CommitFailed { ticket, why, error } => self.commit_failed(ticket, why, error),
             Input::Instance { index, change } => self.instance_changed(index, change),
             Input::Attempt { job, number, sighting } => self.sighted(job, number, sighting),
             Input::Readings(readings) => self.readings(readings),
-            Input::PolicyChanged => self.policy_changed(),
+            Input::PolicyChanged { places } => self.policy_changed(places),
             Input::Operate { index, act } => self.operate(index, act),
             Input::Drain => self.draining = true,
         }
         self.schedule();
         std::mem::take(&mut self.out)
+    }
+
+    /// Before the first step: does the policy place a window of the queue at once?
+    pub fn places(&mut self, places: bool) {
+        self.places = places;
     }
 
     /// Jobs that are not over.
@@ -253,7 +299,7 @@ impl Core {
     }
 
     pub fn report(&self) -> Vec<InstanceReport> {
-        self.instances.iter().map(Instance::report).collect()
+        self.instances.iter().map(|instance| instance.report(self.now.tick)).collect()
     }
 
     /// Running jobs by start, then waiting ones in the order in which they would run.
@@ -290,7 +336,7 @@ impl Core {
     fn commit(&mut self, then: Then, events: Vec<Event>) {
         self.last_ticket += 1;
         // Where an attempt or a job has already ended there is no way back: the driver tries until it is written.
-        let insist = matches!(then, Then::End { .. } | Then::Requeue { .. });
+        let insist = matches!(then, Then::End { .. } | Then::Requeue { .. } | Then::Nothing);
         self.committing.insert(self.last_ticket, then);
         self.out.push(Action::Commit { ticket: self.last_ticket, events, insist });
     }
@@ -304,18 +350,24 @@ impl Core {
                 self.ended(job, outcome, detail, node_errors);
             }
             Some(Then::Deleted { request, jobs }) => self.deleted(request, &jobs),
-            None => {}
+            Some(Then::Nothing) | None => {}
         }
     }
 
-    fn commit_failed(&mut self, ticket: Ticket, full: bool, reason: String) {
+    fn commit_failed(&mut self, ticket: Ticket, why: NotStored, reason: String) {
         match self.committing.remove(&ticket) {
             Some(Then::Accept { request, job }) => {
+                let full = why == NotStored::Full;
+                if why == NotStored::Doubtful {
+                    // Whoever is told that it was not taken must not find that it ran.
+                    let (outcome, at, history) = (JobOutcome::Cancelled, self.now.wall, Default::default());
+                    self.commit(Then::Nothing, vec![Event::JobEnded { job, outcome, at, history }]);
+                }
                 self.not_accepted(request, job, Refusal::Storage { full, reason });
             }
-            Some(Then::Start { job }) => self.not_started(job),
+            Some(Then::Start { job }) => self.not_started(job, why),
             Some(Then::Deleted { request, jobs }) => self.not_deleted(request, &jobs),
-            Some(Then::End { .. } | Then::Requeue { .. }) | None => {}
+            Some(Then::End { .. } | Then::Requeue { .. } | Then::Nothing) | None => {}
         }
     }
 
@@ -331,6 +383,9 @@ impl Core {
             }
             (Asked::Route { job, rows }, Answer::Route(decision)) => {
                 self.route_decided(job, &rows, decision, records);
+            }
+            (Asked::Place { jobs, seats }, Answer::Place(placement)) => {
+                self.placed(&jobs, &seats, &placement, records);
             }
             (Asked::Timeout { job, attempt, limit }, Answer::OnTimeout(decision)) => {
                 self.timeout_decided(job, attempt, limit, decision, records);
@@ -356,6 +411,7 @@ impl Core {
     }
 
     fn context(&mut self) -> Context {
+        let (classes, waiting) = self.head();
         let instances = &self.instances;
         let texts =
             self.texts.get_or_insert_with(|| Arc::new(instances.iter().map(Instance::texts).collect()));
@@ -365,6 +421,46 @@ impl Core {
             all: self.totals(),
             tenants: self.tenants.shared(),
             clients: self.clients.shared(),
+            classes,
+            waiting,
+        }
+    }
+
+    /// By class and in order: what a policy may read of the queue as a whole. Made anew at most once a second, because
+    /// that takes a look at every waiting job.
+    fn head(&mut self) -> ([Totals; 3], Arc<Vec<WaitingView>>) {
+        let now = self.now.tick;
+        if let Some(head) = &self.head
+            && now.since(head.at) < HEAD_MS
+        {
+            return (head.classes, head.waiting.clone());
+        }
+        let mut classes = [Totals::default(); 3];
+        for entry in self.jobs.values() {
+            let of_class = &mut classes[entry.job.class as usize];
+            match entry.phase {
+                Phase::Waiting => of_class.queued += 1,
+                Phase::Running(_) => of_class.running += 1,
+                Phase::Accepting | Phase::Ending => {}
+            }
+        }
+        let first = self.queue.first(now, HEAD_JOBS, |_| true);
+        let waiting: Arc<Vec<WaitingView>> =
+            Arc::new(first.iter().map(|id| self.waiting_view(&self.jobs[id])).collect());
+        self.head = Some(Head { at: now, classes, waiting: waiting.clone() });
+        (classes, waiting)
+    }
+
+    fn waiting_view(&self, entry: &Entry) -> WaitingView {
+        let view = self.view(entry);
+        WaitingView {
+            tenant: view.tenant,
+            client: view.client,
+            class: view.class,
+            signature: view.signature,
+            models: view.models,
+            waited_ms: view.waited_ms,
+            run_ms: view.run_ms,
         }
     }
 

@@ -20,8 +20,10 @@ enum Happening {
     Delete { which: usize },
     Clear,
     LedgerFails(bool),
-    PolicyChanged,
-    Resync { index: usize },
+    PolicyChanged { places: bool },
+    Link { index: usize, up: bool },
+    Unsure(Option<bool>),
+    Operate { index: usize, act: Act },
     Order { index: u32, act: Act },
 }
 
@@ -46,8 +48,10 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => any::<usize>().prop_map(|which| Delete { which }),
         1 => Just(Clear),
         1 => any::<bool>().prop_map(LedgerFails),
-        1 => Just(PolicyChanged),
-        1 => (0..3usize).prop_map(|index| Resync { index }),
+        1 => any::<bool>().prop_map(|places| PolicyChanged { places }),
+        2 => (0..3usize, any::<bool>()).prop_map(|(index, up)| Link { index, up }),
+        1 => any::<Option<bool>>().prop_map(Unsure),
+        1 => (0..3usize, act.clone()).prop_map(|(index, act)| Operate { index, act }),
         1 => (0..4u32, act).prop_map(|(index, act)| Order { index, act }),
     ]
 }
@@ -85,10 +89,10 @@ fn happen(world: &mut World, ids: &mut Vec<String>, happening: Happening) {
             world.input(Input::Clear { request, scope: Scope::Everybody });
         }
         Happening::LedgerFails(fails) => world.ledger_fails = fails,
-        Happening::PolicyChanged => world.input(Input::PolicyChanged),
-        Happening::Resync { index } => {
-            world.input(Input::Instance { index, change: InstanceChange::Resync });
-        }
+        Happening::PolicyChanged { places } => world.input(Input::PolicyChanged { places }),
+        Happening::Link { index, up } => world.link(index, up),
+        Happening::Unsure(unsure) => world.unsure = unsure,
+        Happening::Operate { index, act } => world.input(Input::Operate { index, act }),
         Happening::Order { index, act } => {
             world.answers.orders.push(Order { instance: index, act, reason: String::new() });
         }
@@ -124,6 +128,7 @@ fn fickle(world: &mut World, seed: u64) {
 /// With everything working again, every job must come to its end.
 fn calm_down(world: &mut World) {
     world.ledger_fails = false;
+    world.unsure = None;
     world.answers.orders.clear();
     for index in 0..3 {
         world.up(index);
