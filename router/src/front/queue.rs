@@ -14,6 +14,7 @@ use super::change::{self, Change, Interrupted};
 use super::gate::Caller;
 use super::pieces;
 use super::{Call, Front, body};
+use crate::metrics::RouteKind;
 use crate::scheduler::QueueView;
 use crate::scheduler::input::{Scope, Target};
 
@@ -88,7 +89,7 @@ impl Front {
     }
 
     pub(super) async fn command(&self, call: Call) -> Result<(Caller, bytes::Bytes), Failed> {
-        let body = body::read(call.request, self.limits.body_bytes, "here").await?;
+        let body = body::read(call.request, self.limits.body_bytes, RouteKind::Here).await?;
         Ok((call.caller, body))
     }
 }
