@@ -1,6 +1,7 @@
 //! The command line. Each subcommand is a function here or in a file of its own; none holds logic that `serve` needs.
 
 mod arguments;
+mod jobs;
 mod policy;
 
 use std::io::Write;
@@ -25,6 +26,7 @@ pub fn run() -> ExitCode {
             Ok(())
         }),
         Command::Policy(command) => finish(policy_command(&command)),
+        Command::Jobs(jobs) => finish(jobs::run(&jobs)),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "comfy-router", &mut std::io::stdout());
             ExitCode::SUCCESS

@@ -10,21 +10,25 @@
 //! - Commits of one caller are stored in the order of its calls, each whole or not at all.
 //! - After `Ok` the events survive `kill -9` and power failure. After an error, or without an answer, they may or may
 //!   not be there, except that [`LedgerError::Refused`] and [`LedgerError::Full`] mean that they are not.
-//! - A failed sync is never retried as if it could succeed: after [`LedgerError::Io`] everything is refused until the
-//!   file was reopened, which checks it and writes the whole log to the database file anew. A commit that arrives five
+//! - A failed sync is never retried as if it could succeed: after [`LedgerError::Io`] everything is refused ([`LedgerError::GivenUp`])
+//!   until the file was reopened, which checks it and writes the whole log to the database file anew. A commit that arrives five
 //!   seconds later makes the writer try; [`Handle::reopen`] tries at once.
 
 mod error;
+mod history;
 mod read;
 mod readers;
 mod record;
+mod room;
 mod rows;
 mod schema;
 mod store;
 #[cfg(test)]
 mod tests;
+mod wal;
 mod writer;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -35,16 +39,18 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use crate::config;
+use crate::failpoint;
 use crate::metrics;
 use crate::model::decision::DecisionRecord;
 use crate::model::event::{Event, OpenJob, OutputFile};
 use crate::model::id::{InstanceId, JobId};
+use crate::model::job::Texts;
 pub use error::{LedgerError, OpenError};
 use readers::Readers;
 use record::Record;
 pub use rows::{
-    AttemptRow, Counts, HistoryQuery, HistoryRow, JobFilter, JobRow, JobStateFilter, JobSummary, OnceRow,
-    Page,
+    AttemptRow, Counts, HistoryKey, HistoryQuery, HistoryRow, HistorySeq, JobFilter, JobRow, JobStateFilter,
+    JobSummary, OnceRow, Page, Part,
 };
 use writer::{Ack, Message, Waiting, Writer};
 
@@ -102,6 +108,12 @@ impl From<&config::Ledger> for Config {
     }
 }
 
+/// Whether a router has this ledger open. A ledger that is not there is not in use, and is not made.
+pub fn in_use(config: &Config) -> bool {
+    let there = schema::beside(&config.file, ".lock").exists();
+    there && matches!(schema::lock(&config.file), Err(OpenError::InUse { .. }))
+}
+
 /// The threads. Dropping it closes the ledger without waiting.
 #[derive(Debug)]
 pub struct Service {
@@ -147,6 +159,7 @@ impl Service {
             waiting: waiting.clone(),
             health: health_sender,
             checkpoint,
+            room: room::Room::new(&config.file, config.max_file_mib),
             failed: None,
             reopen_after: Duration::from_millis(config.reopen_ms.into()),
             unchecked: 0,
@@ -191,10 +204,12 @@ fn checkpoint_when_asked(file: &std::path::Path, wanted: &Receiver<()>) {
             Some(open) => Ok(open),
             None => schema::open_checkpointer(file),
         };
+        failpoint::hit("checkpoint.begin");
         let done = open.and_then(|open| {
             open.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
             Ok(open)
         });
+        failpoint::hit("checkpoint.end");
         match done {
             Ok(open) => conn = Some(open),
             Err(error) => {
@@ -256,6 +271,13 @@ impl Handle {
         self.health.clone()
     }
 
+    /// Whether a prompt could be made durable now: room is taken and given back, and something is written.
+    pub async fn probe(&self) -> Result<(), LedgerError> {
+        let (ack, answer) = oneshot::channel();
+        self.messages.send(Message::Probe(ack)).map_err(|_| LedgerError::Closed)?;
+        answer.await.unwrap_or(Err(LedgerError::Closed))
+    }
+
     /// Opens the file anew after [`LedgerError::Io`]: checks it and rewrites what the failed sync may have lost.
     pub async fn reopen(&self) -> Result<(), OpenError> {
         self.readers.close_idle();
@@ -265,19 +287,44 @@ impl Handle {
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
-    /// Jobs that are not over, in order of acceptance.
-    pub async fn open_jobs(&self) -> Result<Vec<OpenJob>, LedgerError> {
-        self.readers.read(read::open_jobs).await
+    /// Jobs that are not over, in order of acceptance. The large texts of those that are beyond `text_bytes` in all
+    /// stay here, see [`texts`](Self::texts).
+    pub async fn open_jobs(&self, text_bytes: usize) -> Result<Vec<OpenJob>, LedgerError> {
+        self.readers.read(move |conn| read::open_jobs(conn, text_bytes)).await
     }
 
-    /// Finished jobs, oldest first. Without `max_items` this may be all of them, texts included.
-    pub async fn history(&self, query: HistoryQuery) -> Result<Vec<HistoryRow>, LedgerError> {
-        self.readers.read(move |conn| read::history(conn, query)).await
+    /// The large texts of these jobs, without those that have none any more.
+    pub async fn texts(&self, jobs: Vec<JobId>) -> Result<HashMap<JobId, Texts>, LedgerError> {
+        self.readers.read(move |conn| read::texts(conn, &jobs)).await
+    }
+
+    /// Finished jobs as `/history` lists them, oldest first, each by its place in the ledger; of one tenant where one
+    /// is named. To be read in pieces by [`history_rows`](Self::history_rows): all of them may be some hundred MB.
+    pub async fn history(
+        &self,
+        query: HistoryQuery,
+        tenant: Option<String>,
+    ) -> Result<Vec<HistorySeq>, LedgerError> {
+        self.readers.read(move |conn| history::window(conn, query, tenant.as_deref())).await
+    }
+
+    /// These entries in this order, without those that are gone meanwhile.
+    pub async fn history_rows(
+        &self,
+        seqs: Vec<HistorySeq>,
+        part: Part,
+    ) -> Result<Vec<HistoryRow>, LedgerError> {
+        self.readers.read(move |conn| history::rows(conn, &seqs, part)).await
+    }
+
+    /// What `/api/jobs` filters and sorts finished jobs by, oldest first.
+    pub async fn history_keys(&self, tenant: Option<String>) -> Result<Vec<HistoryKey>, LedgerError> {
+        self.readers.read(move |conn| history::keys(conn, tenant.as_deref())).await
     }
 
     pub async fn history_of(&self, prompt_id: &str) -> Result<Option<HistoryRow>, LedgerError> {
         let prompt_id = prompt_id.to_owned();
-        self.readers.read(move |conn| read::history_of(conn, &prompt_id)).await
+        self.readers.read(move |conn| history::of(conn, &prompt_id)).await
     }
 
     /// What was answered to the request of this tenant with this idempotency key.
@@ -286,13 +333,22 @@ impl Handle {
         self.readers.read(move |conn| read::once(conn, &tenant, &key)).await
     }
 
-    /// Takes finished jobs out of the history, with all their texts; unknown ids are ignored.
-    pub async fn delete_history(&self, prompt_ids: Vec<String>) -> Result<(), LedgerError> {
-        self.send(vec![Record::DeleteHistory(prompt_ids)]).await
+    /// Takes finished jobs out of the history, with all their texts; unknown ids, and those of others than `tenant`
+    /// where one is named, are ignored.
+    pub async fn delete_history(
+        &self,
+        prompt_ids: Vec<String>,
+        tenant: Option<String>,
+    ) -> Result<(), LedgerError> {
+        if prompt_ids.is_empty() {
+            return Ok(());
+        }
+        self.send(vec![Record::DeleteHistory { prompt_ids, tenant }]).await
     }
 
-    pub async fn clear_history(&self) -> Result<(), LedgerError> {
-        self.send(vec![Record::ClearHistory]).await
+    /// All of it, or that of one tenant.
+    pub async fn clear_history(&self, tenant: Option<String>) -> Result<(), LedgerError> {
+        self.send(vec![Record::ClearHistory { tenant }]).await
     }
 
     /// The newest job of a prompt id, in whatever state.

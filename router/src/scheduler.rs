@@ -9,12 +9,15 @@ pub mod config;
 pub mod core;
 mod dispatch;
 pub mod driver;
+mod guard;
 mod handle;
 pub mod input;
 mod intern;
 mod learn;
 mod queue;
 mod settle;
+mod texts;
 
 pub use driver::{Organs, Service};
-pub use handle::{Accepted, Handle, QueueView, Stopped, SubmitError};
+pub use guard::Quarantine;
+pub use handle::{Accepted, ChangeError, Handle, QueueView, Stopped, SubmitError};

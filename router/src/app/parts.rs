@@ -7,7 +7,7 @@ use anyhow::Context;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::model::decision::Limits;
-use crate::scheduler::config::CoreConfig;
+use crate::scheduler::config::{CoreConfig, QuarantineConfig};
 use crate::scheduler::input::InstanceSpec;
 use crate::{assets, ledger, policy, sessions, telemetry};
 
@@ -76,10 +76,19 @@ pub(super) fn core(config: &Config) -> CoreConfig {
         interrupt_grace_ms: timeouts.interrupt_s.saturating_mul(1_000),
         max_queued: config.limits.queue_jobs,
         max_queued_per_tenant: config.limits.tenant_jobs,
+        text_bytes: config.limits.queue_memory_bytes,
         max_limits: Limits {
             queue_ms: ms(timeouts.queue_max_s),
             run_ms: ms(timeouts.run_max_s),
             stall_ms: ms(timeouts.stall_max_s),
+        },
+        silence_ms: config.fleet.inspect_ms,
+        quarantine: QuarantineConfig {
+            failures: config.fleet.breaker_failures,
+            window_ms: config.fleet.breaker_window_s.saturating_mul(1_000),
+            pause_ms: config.fleet.quarantine_s.saturating_mul(1_000),
+            restart_after_ms: config.fleet.restart_after_s.saturating_mul(1_000),
+            restart_pause_ms: config.fleet.restart_pause_s.saturating_mul(1_000),
         },
         ..CoreConfig::default()
     }
@@ -90,6 +99,7 @@ pub(super) fn specs(config: &Config) -> Vec<InstanceSpec> {
         id: instance.name.clone(),
         slots: instance.slots + instance.ahead,
         labels: Arc::new(instance.labels.clone().into_iter().collect()),
+        supervised: !instance.restart.is_empty(),
     };
     config.instances.iter().map(spec).collect()
 }

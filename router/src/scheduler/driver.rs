@@ -14,12 +14,12 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::assets;
-use crate::clock::Clock;
+use crate::clock::{Clock, Tick};
 use crate::fleet::{self, EventKind, FleetEvent};
 use crate::ledger::{self, LedgerError};
 use crate::metrics;
 use crate::model::event::Event;
-use crate::model::id::UpstreamId;
+use crate::model::id::{InstanceId, UpstreamId};
 use crate::model::view::DeviceText;
 use crate::policy;
 use crate::relay::{self, Report};
@@ -28,13 +28,15 @@ use crate::telemetry;
 
 use super::core::Core;
 use super::handle::{Handle, Look, Message, QueueView};
-use super::input::{Action, Input, InstanceChange, Reply, RequestId, Sighting, Ticket};
-use super::{account, dispatch, settle};
+use super::input::{Action, Input, InstanceChange, NotStored, Reply, RequestId, Sighting, Ticket};
+use super::{account, dispatch, settle, texts};
 
 /// Deadlines are checked this often.
 const TICK: Duration = Duration::from_millis(100);
 /// Gauges are set this often.
 const GAUGES_EVERY_TICKS: u32 = 10;
+/// Jobs that age overtake each other as time passes: a list of the queue is made anew after so long.
+const LISTING_MS: u64 = 100;
 const INBOX: usize = 4096;
 /// An end that cannot be written is tried again this often.
 const INSIST_EVERY: Duration = Duration::from_secs(1);
@@ -66,6 +68,8 @@ pub struct Service {
     /// Attempts on their way to an instance.
     sending: HashMap<UpstreamId, JoinHandle<()>>,
     remaining: Arc<AtomicUsize>,
+    /// The last list of the queue, with the version and the time it was made of.
+    listed: Option<((u64, u64), Tick, Arc<QueueView>)>,
     ticks: u32,
 }
 
@@ -98,6 +102,7 @@ impl Service {
             last_request: 0,
             sending: HashMap::new(),
             remaining: remaining.clone(),
+            listed: None,
             ticks: 0,
         };
         (service, Handle { messages: sender, remaining })
@@ -157,13 +162,26 @@ impl Service {
                 self.step(make.numbered(self.last_request));
             }
             // Whoever asked may have gone meanwhile.
-            Message::Look(Look::Queue(reply)) => {
-                let (running, pending) = self.core.listing();
-                let _ = reply.send(QueueView { running, pending });
-            }
+            Message::Look(Look::Queue(reply)) => drop(reply.send(self.queue())),
+            Message::Look(Look::Find(prompt_id, reply)) => drop(reply.send(self.core.find(&prompt_id))),
             Message::Look(Look::Fleet(reply)) => drop(reply.send(self.core.report())),
             Message::Look(Look::State(job, reply)) => drop(reply.send(self.core.state(job))),
         }
+    }
+
+    /// One list serves all who ask at about the same time.
+    fn queue(&mut self) -> Arc<QueueView> {
+        let (version, now) = (self.core.version(), self.clock.now().tick);
+        if let Some((made, at, view)) = &self.listed
+            && *made == version
+            && now.since(*at) < LISTING_MS
+        {
+            return view.clone();
+        }
+        let (running, pending) = self.core.listing();
+        let view = Arc::new(QueueView { running, pending });
+        self.listed = Some((version, now, view.clone()));
+        view
     }
 
     fn report(&mut self, report: Report) {
@@ -174,6 +192,9 @@ impl Service {
                 self.step(Input::Attempt { job, number, sighting });
             }
             Report::Over { job, attempt, evidence } => {
+                // At once: should the instance die now, its events are the evidence of how this one ended.
+                let over = Input::Attempt { job: job.id, number: attempt.number, sighting: Sighting::Over };
+                self.step(over);
                 let fleet = self.organs.fleet.clone();
                 self.beside("settle", async move {
                     let ending = settle::ending(&fleet, &job, &attempt, &evidence).await;
@@ -205,7 +226,8 @@ impl Service {
                 self.step(Input::Instance { index, change: InstanceChange::Foreign { running, pending } });
                 InstanceChange::Capabilities(info.catalogue.capabilities().clone())
             }
-            EventKind::SocketUp { .. } | EventKind::SocketDown => InstanceChange::Resync,
+            EventKind::SocketUp { .. } => InstanceChange::Linked(true),
+            EventKind::SocketDown => InstanceChange::Linked(false),
             EventKind::Frame(_) => return,
         };
         self.step(Input::Instance { index, change });
@@ -214,9 +236,11 @@ impl Service {
     fn execute(&mut self, action: Action) {
         match action {
             Action::Consult { ticket, consultation } => {
-                let policy = self.organs.policy.clone();
+                let (policy, ledger) = (self.organs.policy.clone(), self.organs.ledger.clone());
                 self.answers.push(Box::pin(async move {
-                    Input::Decided { ticket, decided: policy.decide(*consultation).await }
+                    let mut consultation = *consultation;
+                    texts::fill(&ledger, &mut consultation.question).await;
+                    Input::Decided { ticket, decided: policy.decide(consultation).await }
                 }));
             }
             Action::Commit { ticket, events, insist } => self.commit(ticket, events, insist),
@@ -266,7 +290,23 @@ impl Service {
                     None
                 });
             }
+            Action::Restart { instance, reason } => self.restart(instance, reason),
+            Action::Told { instance, news } => account::told(&instance, &news),
         }
+    }
+
+    fn restart(&self, instance: InstanceId, reason: String) {
+        let fleet = self.organs.fleet.clone();
+        self.beside("restart", async move {
+            tracing::warn!(%instance, reason, "restarting instance");
+            let outcome = fleet.restart(&instance).await;
+            metrics::instance_restart(&instance, outcome.is_ok());
+            match outcome {
+                Ok(()) => tracing::info!(%instance, "the restart command of the instance has ended"),
+                Err(error) => tracing::error!(%instance, %error, "instance could not be restarted"),
+            }
+            None
+        });
     }
 
     fn commit(&mut self, ticket: Ticket, events: Vec<Event>, insist: bool) {
@@ -288,8 +328,7 @@ impl Service {
             }
             match result {
                 Err(error) if !insist => {
-                    let full = matches!(error, LedgerError::Full { .. });
-                    Input::CommitFailed { ticket, full, error: error.to_string() }
+                    Input::CommitFailed { ticket, why: why(&error), error: error.to_string() }
                 }
                 _ => {
                     accepted.into_iter().for_each(metrics::job_accepted);
@@ -314,6 +353,18 @@ impl Service {
                 let _ = own.send(Message::Input(Box::new(input))).await;
             }
         })
+    }
+}
+
+fn why(error: &LedgerError) -> NotStored {
+    match error {
+        LedgerError::Full { .. } => NotStored::Full,
+        LedgerError::Refused { .. } => NotStored::Contradicts,
+        LedgerError::Io { .. } | LedgerError::Damaged { .. } | LedgerError::Closed => NotStored::Doubtful,
+        LedgerError::GivenUp { .. }
+        | LedgerError::Locked { .. }
+        | LedgerError::Read { .. }
+        | LedgerError::Busy { .. } => NotStored::Busy,
     }
 }
 

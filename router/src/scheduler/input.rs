@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use crate::clock::Tick;
 use crate::model::decision::{Act, Cause, Consultation, Decided};
-use crate::model::event::{Event, History, OpenJob};
+use crate::model::event::{Event, History, OpenJob, Standing};
 use crate::model::id::{InstanceId, JobId, UpstreamId};
-use crate::model::job::{Attempt, AttemptOutcome, Job, JobOutcome, ModelRef, Number};
+use crate::model::job::{Attempt, AttemptOutcome, Job, JobClass, JobOutcome, ModelRef, Number};
 use crate::model::view::{Capabilities, DeviceText, GpuView};
+
+use super::guard::Quarantine;
 
 /// A consultation or a durable write whose answer is awaited.
 pub type Ticket = u64;
@@ -22,10 +24,11 @@ pub enum Input {
         request: RequestId,
         job: Box<Job>,
     },
-    /// Remove waiting jobs, by the client's prompt ids.
+    /// Remove waiting jobs, by the client's prompt ids. Ids that the scope does not cover are as unknown ones.
     Delete {
         request: RequestId,
         prompt_ids: Vec<String>,
+        scope: Scope,
     },
     /// Remove every waiting job that the scope covers.
     Clear {
@@ -36,6 +39,18 @@ pub enum Input {
         request: RequestId,
         target: Target,
     },
+    /// Stop jobs whether they run or wait.
+    Cancel {
+        request: RequestId,
+        prompt_ids: Vec<String>,
+        scope: Scope,
+    },
+    /// An operator's word about a waiting job.
+    Change {
+        request: RequestId,
+        prompt_id: String,
+        change: Change,
+    },
     Decided {
         ticket: Ticket,
         decided: Decided,
@@ -45,7 +60,7 @@ pub enum Input {
     },
     CommitFailed {
         ticket: Ticket,
-        full: bool,
+        why: NotStored,
         error: String,
     },
     Instance {
@@ -72,6 +87,19 @@ pub enum Input {
     Drain,
 }
 
+/// Why a commit was not acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotStored {
+    /// There is no room; nothing was stored.
+    Full,
+    /// Nothing was stored.
+    Busy,
+    /// It may or may not be there.
+    Doubtful,
+    /// It contradicts what is there.
+    Contradicts,
+}
+
 /// Whose jobs a request without ids means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
@@ -81,8 +109,41 @@ pub enum Scope {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    Prompt(String),
+    Prompt(String, Scope),
     Running(Scope),
+}
+
+/// What an operator wants to be different about a waiting job.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Change {
+    pub place: Option<Place>,
+    /// ComfyUI's; the policy is asked again.
+    pub number: Option<f64>,
+    /// The policy is asked again.
+    pub class: Option<JobClass>,
+    /// A score in place of the policy's; the inner none gives it back to the policy.
+    pub priority: Option<Option<f64>>,
+}
+
+/// Where among all that wait, whatever their priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    Front,
+    Back,
+    /// Where its priority puts it.
+    Normal,
+}
+
+/// Why a job stands where it stood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeRefused {
+    #[error("no open job has this prompt id")]
+    Unknown,
+    #[error("the job no longer waits")]
+    NotWaiting,
+    #[error("the change could not be stored: {reason}")]
+    Storage { full: bool, reason: String },
 }
 
 #[derive(Debug, Clone)]
@@ -99,8 +160,9 @@ pub enum InstanceChange {
         running: u32,
         pending: u32,
     },
-    /// Its events were or may have been missed: ask it what became of the attempts there.
-    Resync,
+    /// Its websocket is up or lost: events were or may have been missed, so it is asked what became of the attempts
+    /// there. Without one it is given nothing.
+    Linked(bool),
     /// It no longer runs or queues this attempt, which was given up.
     ZombieGone(UpstreamId),
 }
@@ -110,16 +172,18 @@ pub enum InstanceChange {
 pub enum Sighting {
     /// The instance took the prompt.
     Dispatched,
-    /// It certainly did not.
-    NotDispatched { detail: String },
+    /// It certainly did not. `blame`: because of the instance.
+    NotDispatched { detail: String, blame: bool },
     /// Nobody knows whether it did.
     DispatchUnknown { detail: String },
     /// A sign of life.
     Progress { nodes_done: u32, node_percent: Option<f32> },
     /// It ended by itself.
     Ended(Ending),
-    /// Asked, the instance has it in its queue.
-    Present,
+    /// The instance said that it is over; what became of it is being read, and `Ended` follows.
+    Over,
+    /// Asked, the instance has it in its queue. `stuck`: it waits there though nothing runs.
+    Present { stuck: bool },
     /// Asked, the instance does not know it.
     Absent,
 }
@@ -219,6 +283,26 @@ pub enum Action {
         unload_models: bool,
         free_memory: bool,
     },
+    /// Run the operator's command that restarts it.
+    Restart {
+        instance: InstanceId,
+        reason: String,
+    },
+    /// For the operator: something to know about an instance.
+    Told {
+        instance: InstanceId,
+        news: News,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// It is given nothing more.
+    Quarantined { reason: String },
+    /// It works again.
+    Released,
+    /// It keeps an attempt that was given up, and there is no command to restart it.
+    NeedsRestart,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -233,6 +317,8 @@ pub enum Reply {
     Done {
         affected: usize,
     },
+    Changed(Box<Standing>),
+    NotChanged(ChangeRefused),
 }
 
 /// Why a prompt was not taken.
@@ -297,6 +383,8 @@ pub struct InstanceSpec {
     /// Attempts it may run, plus those it may hold ahead.
     pub slots: u32,
     pub labels: Arc<std::collections::HashMap<String, String>>,
+    /// There is a command that restarts it.
+    pub supervised: bool,
 }
 
 /// What is believed to be loaded, for `/api/fleet`.
@@ -304,6 +392,11 @@ pub struct InstanceSpec {
 pub struct InstanceReport {
     pub live: Vec<JobId>,
     pub draining: bool,
+    /// Its websocket is up.
+    pub linked: bool,
+    pub quarantine: Option<Quarantine>,
+    /// Attempts that were given up but may still occupy it.
+    pub given_up: u32,
     pub free_slots: u32,
     pub resident: Arc<Vec<ModelRef>>,
 }

@@ -1,15 +1,27 @@
 //! From the head of the queue to a durable attempt: one route question at a time.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use crate::model::decision::{DecisionRecord, Question, Route, RouteDecision};
 use crate::model::event::Event;
 use crate::model::id::{JobId, UpstreamId};
 use crate::model::job::{Attempt, JobOutcome};
 
-use super::super::input::Action;
-use super::{Asked, Core, Phase, Run, Then, clamp_ms};
+use super::super::input::{Action, NotStored};
+use super::{Asked, Core, Delivery, Entry, Instance, Phase, Run, Then, clamp_ms};
 
 /// After a route answer that led nowhere, ask again after this long at the latest.
 const RECONSIDER_MS: u64 = 250;
+
+/// Everything that decides whether any waiting job could start, the passing of time aside, which wakes jobs and so
+/// changes the queue.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Situation {
+    queue: u64,
+    /// Free slots, and which capabilities it is known to have.
+    instances: Vec<(u32, usize)>,
+}
 
 impl Core {
     /// Ask where the most urgent job that could start now should run.
@@ -20,18 +32,28 @@ impl Core {
         if self.instances.iter().all(|instance| instance.free_slots() == 0) {
             return;
         }
+        let now = self.now.tick;
+        self.queue.wake(now);
+        let situation = self.situation();
+        if self.fruitless.as_ref() == Some(&situation) {
+            return;
+        }
         if self.places {
-            return self.place();
+            return self.place(situation);
         }
         let (jobs, instances) = (&self.jobs, &self.instances);
+        let mut known: HashMap<(u64, Option<u32>), bool> = HashMap::new();
         let fits = |id: JobId| {
-            let needs = &jobs[&id].job.needs;
-            instances.iter().any(|i| i.free_slots() > 0 && i.can.meets(needs))
+            let entry = &jobs[&id];
+            let may = || instances.iter().any(|i| i.free_slots() > 0 && entry.may_run_on(i));
+            *known.entry((entry.kind, entry.outgrew_mib)).or_insert_with(may)
         };
-        let Some(row) = self.queue.best(self.now.tick, fits) else { return };
+        let Some(row) = self.queue.best(now, fits) else {
+            self.fruitless = Some(situation);
+            return;
+        };
         let entry = &self.jobs[&row.id];
         let rows = self.eligible(row.id);
-        let now = self.now.tick;
         let candidates = rows
             .iter()
             .map(|&i| self.instances[i].candidate(i, &entry.job.needs, &self.learned, now))
@@ -41,12 +63,16 @@ impl Core {
         self.ask(Asked::Route { job: row.id, rows }, question);
     }
 
+    fn situation(&self) -> Situation {
+        let instance = |i: &Instance| (i.free_slots(), Arc::as_ptr(&i.can).addr());
+        Situation { queue: self.queue.version(), instances: self.instances.iter().map(instance).collect() }
+    }
+
     /// Instances that serve and have everything the job needs; the one to avoid only if there is no other.
     pub(super) fn eligible(&self, id: JobId) -> Vec<usize> {
         let entry = &self.jobs[&id];
-        let needs = &entry.job.needs;
         let mut rows: Vec<usize> = (0..self.instances.len())
-            .filter(|&i| self.instances[i].serves() && self.instances[i].can.meets(needs))
+            .filter(|&i| self.instances[i].serves() && entry.may_run_on(&self.instances[i]))
             .collect();
         if let Some(avoid) = entry.avoid {
             let others_free = rows.iter().any(|&i| i != avoid);
@@ -65,7 +91,7 @@ impl Core {
         records: Vec<DecisionRecord>,
     ) {
         self.routing = false;
-        if self.queue.get_mut(id).is_none() {
+        if !self.queue.contains(id) {
             return self.remember(records, Some(id), Some("the job was gone".into()));
         }
         match decision.route {
@@ -78,7 +104,7 @@ impl Core {
             Route::Ranked(ranked) => {
                 let usable = |&&row: &&u32| {
                     let instance = &self.instances[rows[row as usize]];
-                    instance.free_slots() > 0 && instance.can.meets(&self.jobs[&id].job.needs)
+                    instance.free_slots() > 0 && self.jobs[&id].may_run_on(instance)
                 };
                 match ranked.iter().find(usable) {
                     Some(&row) => self.start(id, rows[row as usize], records),
@@ -100,9 +126,7 @@ impl Core {
             return self.start_anywhere(id, records);
         }
         entry.held_since = Some(now);
-        let row = self.queue.get_mut(id).expect("checked by the caller");
-        row.held = true;
-        row.ready_at = now.after(ms);
+        self.queue.change(id, |row| (row.held, row.ready_at) = (true, now.after(ms)));
         self.remember(records, Some(id), Some(format!("held for {ms} ms")));
     }
 
@@ -118,9 +142,7 @@ impl Core {
     /// Nothing is free any more: the next job may have its turn meanwhile.
     fn pass_over(&mut self, id: JobId, records: Vec<DecisionRecord>) {
         let ready_at = self.now.tick.after(RECONSIDER_MS);
-        let row = self.queue.get_mut(id).expect("checked by the caller");
-        row.held = true;
-        row.ready_at = ready_at;
+        self.queue.change(id, |row| (row.held, row.ready_at) = (true, ready_at));
         self.remember(records, Some(id), Some("no instance was free any more".into()));
     }
 
@@ -128,6 +150,7 @@ impl Core {
         let did = format!("dispatched to {}", self.instances[index].spec.id);
         self.remember(records, Some(id), Some(did));
         self.queue.remove(id);
+        self.version += 1;
         self.recount(id, |t| {
             t.queued -= 1;
             t.running += 1;
@@ -168,14 +191,18 @@ impl Core {
         if !self.instances[run.instance].up {
             return self.unsent(id, "its instance went down before it was sent");
         }
-        run.sent = true;
+        run.delivery = Delivery::Sending;
         run.restart_clocks(now, &entry.limits);
         self.out.push(Action::Dispatch { job: entry.job.clone(), attempt: run.attempt.clone() });
         self.status();
     }
 
     /// The ledger did not take the attempt: nothing was sent, the job waits on.
-    pub(super) fn not_started(&mut self, id: JobId) {
+    pub(super) fn not_started(&mut self, id: JobId, why: NotStored) {
+        if why == NotStored::Doubtful {
+            // If it is there, it must not stay open; its number is not used again.
+            return self.unsent(id, "its start may not have been stored");
+        }
         let Some(run) = self.take_run(id) else { return };
         let entry = self.jobs.get_mut(&id).expect("it had a run");
         entry.attempts -= 1;
@@ -185,11 +212,24 @@ impl Core {
             t.running -= 1;
             t.queued += 1;
         });
+        if why == NotStored::Contradicts {
+            // An earlier end was stored although the ledger could not say so.
+            self.recount(id, |t| t.queued -= 1);
+            self.forget(id);
+            return self.status();
+        }
         self.enqueue(id, self.now.tick.after(1000));
     }
 
     /// How long the attempt has run, for reports.
     pub(super) fn ran_ms(&self, run: &Run) -> u32 {
         clamp_ms(self.now.tick.since(run.started))
+    }
+}
+
+impl Entry {
+    /// Has the instance what the job needs, as far as that is known?
+    pub(super) fn may_run_on(&self, instance: &Instance) -> bool {
+        instance.can.meets(&self.job.needs) && self.outgrew_mib.is_none_or(|mib| instance.is_larger_than(mib))
     }
 }

@@ -1,7 +1,9 @@
 //! The core against a world that does things in any order, and the flows one by one.
 
+mod failover;
 mod flows;
 mod invariants;
+mod orders;
 mod world;
 
 pub(super) use world::job as plain_job;

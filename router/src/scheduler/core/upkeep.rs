@@ -2,7 +2,7 @@
 
 use crate::clock::Tick;
 use crate::model::decision::{Act, DecisionRecord, Limits, Order, Priority, Question};
-use crate::model::id::{JobId, UpstreamId};
+use crate::model::id::JobId;
 use crate::model::view::GpuView;
 
 use super::super::input::Action;
@@ -56,12 +56,12 @@ impl Core {
             Act::Drain => instance.drained_by.policy = true,
             Act::Resume => instance.drained_by.policy = false,
             Act::CapSlots(slots) => instance.cap = Some(slots),
-            Act::Restart => return format!("{name}: not supervised, cannot be restarted"),
+            Act::Restart => return format!("{name}: {}", self.restart_for_policy(index, &order.reason)),
             Act::FreeModels => self.free(index, false),
             Act::FreeMemory => self.free(index, true),
             Act::Interrupt { requeue } => self.preempt(index, requeue),
         }
-        self.queue.unhold(self.now.tick);
+        self.queue.unhold();
         format!("{name}: {}", act_name(order.act))
     }
 
@@ -71,15 +71,16 @@ impl Core {
             Act::Drain => instance.drained_by.operator = true,
             // An operator's word ends a policy's drain too; the policy may say so again.
             Act::Resume => instance.drained_by = Default::default(),
+            Act::Restart => self.restart_for_operator(index),
             act => {
                 let order = Order { instance: index as u32, act, reason: String::new() };
                 self.obey(&order);
             }
         }
-        self.queue.unhold(self.now.tick);
+        self.queue.unhold();
     }
 
-    fn free(&mut self, index: usize, free_memory: bool) {
+    pub(super) fn free(&mut self, index: usize, free_memory: bool) {
         let instance = &mut self.instances[index];
         instance.unloaded();
         if free_memory {
@@ -112,6 +113,8 @@ impl Core {
     }
 
     pub(super) fn readings(&mut self, readings: Vec<(usize, GpuView, Tick)>) {
+        // Memory may be known now.
+        self.fruitless = None;
         for (index, gpu, sampled) in readings {
             if let Some(instance) = self.instances.get_mut(index) {
                 instance.gpu = Some((gpu, sampled));
@@ -123,7 +126,7 @@ impl Core {
     pub(super) fn policy_changed(&mut self, places: bool) {
         self.places = places;
         self.to_reassess = self.queue.ordered(self.now.tick).into();
-        self.queue.unhold(self.now.tick);
+        self.queue.unhold();
         self.reassess_some();
     }
 
@@ -140,22 +143,16 @@ impl Core {
     pub(super) fn reassessed(&mut self, id: JobId, priority: Priority, limits: Limits) {
         let limits = self.clamp_limits(limits);
         let Some(entry) = self.jobs.get_mut(&id) else { return };
-        entry.priority = priority;
+        // An operator's word stands.
+        if !entry.pinned {
+            entry.priority = priority;
+        }
         entry.limits = limits;
-        let deadline =
-            limits.queue_ms.map(|ms| entry.accepted.after(ms.into())).filter(|_| entry.attempts == 0);
-        if let Some(row) = self.queue.get_mut(id) {
+        let (priority, deadline) = (entry.priority, entry.queue_deadline());
+        self.queue.change(id, |row| {
             row.priority = priority;
             row.deadline = deadline;
-        }
-    }
-
-    /// The instance no longer has this attempt that was given up.
-    pub(super) fn zombie_gone(&mut self, index: usize, upstream: UpstreamId) {
-        if let Some(instance) = self.instances.get_mut(index) {
-            instance.zombies.retain(|zombie| *zombie != upstream);
-        }
-        self.queue.unhold(self.now.tick);
+        });
     }
 }
 

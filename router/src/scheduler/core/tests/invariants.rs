@@ -18,10 +18,14 @@ enum Happening {
     Pass { ms: u64 },
     Interrupt { which: usize },
     Delete { which: usize },
+    Cancel { which: usize },
+    Change { which: usize, place: Option<Place>, priority: Option<Option<f64>>, number: Option<f64> },
     Clear,
     LedgerFails(bool),
     PolicyChanged { places: bool },
-    Resync { index: usize },
+    Link { index: usize, up: bool },
+    Unsure(Option<bool>),
+    Operate { index: usize, act: Act },
     Order { index: u32, act: Act },
 }
 
@@ -44,12 +48,21 @@ fn happening() -> impl Strategy<Value = Happening> {
         3 => (1..40_000u64).prop_map(|ms| Pass { ms }),
         1 => any::<usize>().prop_map(|which| Interrupt { which }),
         1 => any::<usize>().prop_map(|which| Delete { which }),
+        1 => any::<usize>().prop_map(|which| Cancel { which }),
+        2 => (any::<usize>(), place(), prop::option::of(prop::option::of(-9.0..9.0)), prop::option::of(-9.0..9.0))
+            .prop_map(|(which, place, priority, number)| Change { which, place, priority, number }),
         1 => Just(Clear),
         1 => any::<bool>().prop_map(LedgerFails),
         1 => any::<bool>().prop_map(|places| PolicyChanged { places }),
-        1 => (0..3usize).prop_map(|index| Resync { index }),
+        2 => (0..3usize, any::<bool>()).prop_map(|(index, up)| Link { index, up }),
+        1 => any::<Option<bool>>().prop_map(Unsure),
+        1 => (0..3usize, act.clone()).prop_map(|(index, act)| Operate { index, act }),
         1 => (0..4u32, act).prop_map(|(index, act)| Order { index, act }),
     ]
+}
+
+fn place() -> impl Strategy<Value = Option<Place>> {
+    prop_oneof![Just(None), Just(Some(Place::Front)), Just(Some(Place::Back)), Just(Some(Place::Normal))]
 }
 
 fn kind(n: u8) -> EndKind {
@@ -73,12 +86,23 @@ fn happen(world: &mut World, ids: &mut Vec<String>, happening: Happening) {
         Happening::Pass { ms } => world.pass(ms),
         Happening::Interrupt { which } if !ids.is_empty() => {
             let request = world.request();
-            let target = Target::Prompt(ids[which % ids.len()].clone());
+            let target = Target::Prompt(ids[which % ids.len()].clone(), Scope::Everybody);
             world.input(Input::Interrupt { request, target });
         }
         Happening::Delete { which } if !ids.is_empty() => {
             let request = world.request();
-            world.input(Input::Delete { request, prompt_ids: vec![ids[which % ids.len()].clone()] });
+            let prompt_ids = vec![ids[which % ids.len()].clone()];
+            world.input(Input::Delete { request, prompt_ids, scope: Scope::Everybody });
+        }
+        Happening::Cancel { which } if !ids.is_empty() => {
+            let request = world.request();
+            let prompt_ids = vec![ids[which % ids.len()].clone()];
+            world.input(Input::Cancel { request, prompt_ids, scope: Scope::Everybody });
+        }
+        Happening::Change { which, place, priority, number } if !ids.is_empty() => {
+            let request = world.request();
+            let change = Change { place, priority, number, class: None };
+            world.input(Input::Change { request, prompt_id: ids[which % ids.len()].clone(), change });
         }
         Happening::Clear => {
             let request = world.request();
@@ -86,9 +110,9 @@ fn happen(world: &mut World, ids: &mut Vec<String>, happening: Happening) {
         }
         Happening::LedgerFails(fails) => world.ledger_fails = fails,
         Happening::PolicyChanged { places } => world.input(Input::PolicyChanged { places }),
-        Happening::Resync { index } => {
-            world.input(Input::Instance { index, change: InstanceChange::Resync });
-        }
+        Happening::Link { index, up } => world.link(index, up),
+        Happening::Unsure(unsure) => world.unsure = unsure,
+        Happening::Operate { index, act } => world.input(Input::Operate { index, act }),
         Happening::Order { index, act } => {
             world.answers.orders.push(Order { instance: index, act, reason: String::new() });
         }
@@ -124,6 +148,7 @@ fn fickle(world: &mut World, seed: u64) {
 /// With everything working again, every job must come to its end.
 fn calm_down(world: &mut World) {
     world.ledger_fails = false;
+    world.unsure = None;
     world.answers.orders.clear();
     for index in 0..3 {
         world.up(index);
