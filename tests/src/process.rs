@@ -54,7 +54,11 @@ impl Process {
 
     /// SIGTERM. The shell's own `kill`, since the standard library sends only SIGKILL.
     pub(crate) fn terminate(&self) {
-        let command = format!("kill -TERM {}", self.child.id());
+        self.signal("TERM");
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let command = format!("kill -{name} {}", self.child.id());
         let status = Command::new("sh").args(["-c", &command]).status().expect("a shell");
         assert!(status.success(), "{command}");
     }

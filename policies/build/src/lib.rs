@@ -10,7 +10,7 @@ use std::{env, fs, io};
 const TARGET: &str = "wasm32-unknown-unknown";
 
 /// The policies that are part of the router.
-pub const SHIPPED: [&str; 3] = ["model-affinity", "least-loaded", "fair-share"];
+pub const SHIPPED: [&str; 4] = ["model-affinity", "least-loaded", "fair-share", "guard"];
 
 /// A fixture for the host's limits; never shipped.
 pub const HOSTILE: &str = "hostile";

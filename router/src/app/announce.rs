@@ -61,17 +61,20 @@ pub(super) fn nothing_found(discover: &Discover) -> String {
     )
 }
 
-/// Says why it is time to stop.
-pub(super) async fn until_stopped() -> &'static str {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+/// Says why it is time to stop; until then, SIGHUP reads the configuration again.
+pub(super) async fn until_stopped(mut reload: impl AsyncFnMut()) -> &'static str {
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
     else {
         return "signals cannot be listened to";
     };
-    tokio::select! {
-        _ = terminate.recv() => "terminated",
-        _ = interrupt.recv() => "interrupted",
-        failed = tasks::fatal() => failed,
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return "terminated",
+            _ = interrupt.recv() => return "interrupted",
+            failed = tasks::fatal() => return failed,
+            _ = hangup.recv() => reload().await,
+        }
     }
 }
 

@@ -112,6 +112,8 @@ CREATE TABLE once (                 -- requests that clients may repeat
 ) STRICT;
 CREATE INDEX once_until ON once (until);
 ",
+    // What a decision's question showed, as JSON.
+    "ALTER TABLE decision ADD COLUMN seen TEXT;",
 ];
 
 /// Held while the ledger is open: two routers on one file would each believe that they own the queue.

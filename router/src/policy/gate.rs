@@ -4,6 +4,7 @@
 use super::check::{Check, Nonsense};
 use super::config::{Bounds, GuestLimits};
 use super::error::LoadError;
+use super::record;
 use super::sample;
 use super::wasm::{CallError, Guest, Version};
 use crate::model::decision::{Admission, Answer, Consultation, Fallback, Hook, Limits, Priority, Question};
@@ -117,6 +118,29 @@ pub(crate) fn put_hook(
             Said::Whole(Answer::Observe)
         }
     })
+}
+
+/// An answer in one line, with its reason where there is one.
+pub(crate) fn say(said: &Said, asked: &Consultation) -> String {
+    match said {
+        Said::Admission(admission) => record::said_admission(admission),
+        Said::Priority(priority, _) => record::said_priority(priority),
+        Said::Limits(limits) => record::said_limits(limits),
+        Said::Whole(answer) => {
+            let sayings = record::sayings(answer, &asked.question, &asked.context);
+            sayings.into_iter().next().map(|said| said.1).unwrap_or_default()
+        }
+    }
+}
+
+/// The reason, where an answer has one.
+pub(crate) fn reason(said: &Said) -> &str {
+    match said {
+        Said::Priority(_, reason) => reason,
+        Said::Whole(Answer::Route(decision)) => &decision.reason,
+        Said::Whole(Answer::Place(placement)) => &placement.reason,
+        _ => "",
+    }
 }
 
 impl From<Nonsense> for CallError {

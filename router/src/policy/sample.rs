@@ -208,7 +208,7 @@ fn waiting(n: u32) -> WaitingView {
 }
 
 pub(crate) fn ask(seed: u64, instances: usize, question: Question) -> Consultation {
-    Consultation { seed, context: context(instances), question }
+    Consultation { job: None, seed, context: context(instances), question }
 }
 
 pub(crate) fn load() -> Load {
@@ -233,6 +233,7 @@ pub(crate) fn outcomes(count: usize) -> Vec<AttemptReport> {
     ];
     (0..count as u32)
         .map(|n| AttemptReport {
+            job: None,
             tenant: n % 4,
             client: n % 8,
             signature: n,

@@ -163,6 +163,7 @@ impl Service {
             }
             Message::Look(Look::Fleet(reply)) => drop(reply.send(self.core.report())),
             Message::Look(Look::State(job, reply)) => drop(reply.send(self.core.state(job))),
+            Message::Look(Look::Why(job, reply)) => drop(reply.send(self.core.explain(job))),
         }
     }
 

@@ -9,6 +9,7 @@ use crate::model::decision::Act;
 use crate::model::id::JobId;
 use crate::model::job::{Job, JobState, Number};
 
+use super::core::Explanation;
 use super::input::{Input, InstanceReport, Refusal, Reply, RequestId, Scope, Target};
 
 /// What the driver is sent.
@@ -45,6 +46,7 @@ pub(super) enum Look {
     Queue(oneshot::Sender<QueueView>),
     Fleet(oneshot::Sender<Vec<InstanceReport>>),
     State(JobId, oneshot::Sender<Option<JobState>>),
+    Why(JobId, oneshot::Sender<Option<Explanation>>),
 }
 
 /// The open jobs.
@@ -119,6 +121,11 @@ impl Handle {
     /// None when it is over or never was.
     pub async fn state(&self, job: JobId) -> Result<Option<JobState>, Stopped> {
         self.look(|reply| Look::State(job, reply)).await
+    }
+
+    /// Why an open job is where it is; none when it is over or never was.
+    pub async fn explain(&self, job: JobId) -> Result<Option<Explanation>, Stopped> {
+        self.look(|reply| Look::Why(job, reply)).await
     }
 
     /// Jobs that are not over.

@@ -29,7 +29,7 @@ impl Waiting {
     }
 
     /// Before `other`?
-    fn beats(&self, other: &Waiting, now: Tick) -> bool {
+    pub(super) fn beats(&self, other: &Waiting, now: Tick) -> bool {
         let (mine, theirs) = (self.effective(now), other.effective(now));
         mine > theirs || (mine == theirs && self.seq < other.seq)
     }

@@ -4,6 +4,7 @@ use crate::model::decision::{DecisionRecord, Question, Route, RouteDecision};
 use crate::model::event::Event;
 use crate::model::id::{JobId, UpstreamId};
 use crate::model::job::{Attempt, JobOutcome};
+use crate::model::view::Candidate;
 
 use super::super::input::Action;
 use super::{Asked, Core, Phase, Run, Then, clamp_ms};
@@ -32,13 +33,14 @@ impl Core {
         let entry = &self.jobs[&row.id];
         let rows = self.eligible(row.id);
         let now = self.now.tick;
-        let candidates = rows
+        let candidates: Vec<Candidate> = rows
             .iter()
             .map(|&i| self.instances[i].candidate(i, &entry.job.needs, &self.learned, now))
             .collect();
+        let seen = self.shown(row.id, &rows, &candidates);
         let question = Question::Route { job: self.view(entry), candidates };
         self.routing = true;
-        self.ask(Asked::Route { job: row.id, rows }, question);
+        self.ask(Asked::Route { job: row.id, rows, seen }, question);
     }
 
     /// Instances that serve and have everything the job needs; the one to avoid only if there is no other.
