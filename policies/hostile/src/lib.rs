@@ -7,9 +7,9 @@ use std::hint::black_box;
 
 use comfy_router_policy::{
     Act, Admission, AdmissionDecision, Candidate, Failure, Feedback, Housekeeping, InstanceState, Job,
-    Lifecycle, Limit, Limits, Load, Offer, Order, Outcome, Pair, Placement, PlacementDecision, Priority,
-    PriorityDecision, Progress, Recovery, RecoveryDecision, Rejection, Retry, RouteAnswer, RouteDecision,
-    Routing, Seat, TimeoutDecision, Timeouts, clock, log, random, settings, state, workflow,
+    Lifecycle, Limit, Limits, Load, Order, Outcome, Priority, PriorityDecision, Progress, Recovery,
+    RecoveryDecision, Rejection, Retry, RouteAnswer, RouteDecision, Routing, TimeoutDecision, Timeouts,
+    clock, log, random, settings, state, workflow,
 };
 use serde::Deserialize;
 
@@ -25,7 +25,6 @@ enum Hook {
     OnFailure,
     Tick,
     Observe,
-    Place,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -97,7 +96,7 @@ impl Default for Hostile {
 }
 
 comfy_router_policy::export!(
-    Hostile: lifecycle, admission, priority, timeouts, routing, placement, recovery, housekeeping, feedback
+    Hostile: lifecycle, admission, priority, timeouts, routing, recovery, housekeeping, feedback
 );
 
 impl Hostile {
@@ -247,22 +246,6 @@ impl Routing for Hostile {
             _ => RouteAnswer::Ranked(vec![0]),
         };
         RouteDecision { answer, reason: text(deed) }
-    }
-}
-
-impl Placement for Hostile {
-    fn place(&mut self, jobs: &[Job], seats: &[Seat], offers: &[Offer]) -> PlacementDecision {
-        let deed = self.deed(Hook::Place);
-        let first = offers.iter().find(|o| seats[o.seat as usize].free_slots > 0);
-        let good = first.map(|o| Pair { job: o.job, seat: o.seat });
-        let pairs = match deed {
-            Deed::Unknown => vec![Pair { job: jobs.len() as u32, seat: 0 }],
-            Deed::Duplicate => good.into_iter().chain(good).collect(),
-            Deed::LongList => vec![Pair { job: 0, seat: 0 }; 100_000],
-            Deed::Empty => Vec::new(),
-            _ => good.into_iter().collect(),
-        };
-        PlacementDecision { pairs, hold_ms: u32::MAX, reason: text(deed) }
     }
 }
 
