@@ -35,6 +35,8 @@ pub(super) struct Upload {
     place: As,
     /// Of the jobs, for a canary.
     share: Option<f64>,
+    /// A JSON object; without it the component gets the settings of its place.
+    settings: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -94,13 +96,19 @@ pub(super) async fn upload(
         }
         _ => return error(StatusCode::BAD_REQUEST, "share", "only a canary has a share"),
     };
+    let settings = match wanted.settings.as_deref().map(serde_json::from_str).transpose() {
+        Ok(settings) => settings,
+        Err(wrong) => {
+            return error(StatusCode::BAD_REQUEST, "json", &format!("settings are no JSON object: {wrong}"));
+        }
+    };
     let bytes = match read(request, MAX_COMPONENT).await {
         Ok(bytes) => bytes,
         Err(refused) => return refused,
     };
     let name = wanted.name.filter(|name| !name.is_empty()).unwrap_or_else(|| "upload".to_owned());
     let source = Source::Bytes { name, bytes: bytes.to_vec() };
-    done(parts.policy.place(wanted.lane.as_deref(), source, place).await)
+    done(parts.policy.place(wanted.lane.as_deref(), source, place, settings).await)
 }
 
 pub(super) async fn roll_back(State(parts): State<Arc<Parts>>, Query(lane): Query<Lane>) -> Answer {

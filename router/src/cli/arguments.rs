@@ -227,6 +227,9 @@ pub(super) struct PolicySwap {
     /// live answers everything; a shadow is only compared; a canary is obeyed for a share of the jobs
     #[arg(long = "as", value_enum, default_value_t = SwapAs::Live, value_name = "PLACE")]
     pub(super) place: SwapAs,
+    /// Its settings, as a JSON object [default: those that the one before has]
+    #[arg(long, value_name = "JSON")]
+    pub(super) settings: Option<String>,
     /// Share of the jobs for a canary, such as 0.1
     #[arg(long, required_if_eq("place", "canary"))]
     pub(super) share: Option<f64>,

@@ -34,6 +34,7 @@ pub(super) fn swap(arguments: &PolicySwap) -> anyhow::Result<()> {
         ("name", arguments.name.as_deref().or(stem.as_deref())),
         ("as", Some(place)),
         ("share", share.as_deref()),
+        ("settings", arguments.settings.as_deref()),
     ]);
     let done =
         ask(&arguments.lane.admin.admin, Method::POST, &format!("/api/policy/versions{query}"), bytes)?;

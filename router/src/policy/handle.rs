@@ -47,6 +47,8 @@ pub(crate) struct LoadRequest {
     pub lane: usize,
     pub source: Source,
     pub place: Place,
+    /// None: those of the lane.
+    pub settings: Option<Settings>,
     pub reply: oneshot::Sender<Result<PolicyVersion, LoadError>>,
 }
 
@@ -118,23 +120,30 @@ impl Handle {
 
     /// Puts a component into service as the policy, if it passes every check; otherwise the present one stays.
     pub async fn load(&self, source: Source) -> Result<PolicyVersion, LoadError> {
-        self.place_in(0, source, Place::Live).await
+        self.place_in(0, source, Place::Live, None).await
     }
 
     /// Puts a component into its place in a lane: the policy's, or the one of an interface that has a component of its
-    /// own.
+    /// own. Without settings it gets those of the lane.
     pub async fn place(
         &self,
         lane: Option<&str>,
         source: Source,
         place: Place,
+        settings: Option<Settings>,
     ) -> Result<PolicyVersion, OrderError> {
-        Ok(self.place_in(self.lane(lane)?, source, place).await?)
+        Ok(self.place_in(self.lane(lane)?, source, place, settings).await?)
     }
 
-    async fn place_in(&self, lane: usize, source: Source, place: Place) -> Result<PolicyVersion, LoadError> {
+    async fn place_in(
+        &self,
+        lane: usize,
+        source: Source,
+        place: Place,
+        settings: Option<Settings>,
+    ) -> Result<PolicyVersion, LoadError> {
         let (reply, loaded) = oneshot::channel();
-        let request = LoadRequest { lane, source, place, reply };
+        let request = LoadRequest { lane, source, place, settings, reply };
         self.loads.try_send(super::loader::Command::Load(request)).map_err(|_| LoadError::Busy)?;
         loaded.await.unwrap_or(Err(LoadError::Stopped))
     }

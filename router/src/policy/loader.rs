@@ -15,7 +15,7 @@ use super::config::{Component, Config};
 use super::error::LoadError;
 use super::evidence::Evidence;
 use super::gate;
-use super::handle::{LoadRequest, SettingsRequest, Source};
+use super::handle::{LoadRequest, Settings, SettingsRequest, Source};
 use super::lane::Slot;
 use super::service::{self, Place};
 use super::state::Spaces;
@@ -33,8 +33,6 @@ pub(crate) enum Command {
     /// Something happened in the folder of a watched file.
     Changed,
 }
-
-type Settings = serde_json::Map<String, serde_json::Value>;
 
 /// What the loading thread knows of a lane.
 pub(crate) struct Berth {
@@ -62,8 +60,13 @@ impl Loader {
         let poll = Duration::from_millis(self.config.poll_ms);
         while handles.strong_count() > 0 {
             match commands.recv_timeout(poll) {
-                Ok(Command::Load(LoadRequest { lane, source, place, reply })) => {
-                    let _ = reply.send(self.load(lane, source, place));
+                Ok(Command::Load(LoadRequest { lane, source, place, settings, reply })) => {
+                    let loaded = self.load(lane, source, place, settings.as_ref());
+                    // Live with settings of its own: the next file of this lane is told the same.
+                    if let (Ok(_), Place::Live, Some(settings)) = (&loaded, place, settings) {
+                        self.berths[lane].settings = settings;
+                    }
+                    let _ = reply.send(loaded);
                 }
                 Ok(Command::Settings(SettingsRequest { lane, settings, reply })) => {
                     let _ = reply.send(self.resettle(lane, settings));
@@ -79,15 +82,22 @@ impl Loader {
             let changed = self.berths[lane].watched.as_mut().and_then(Watched::changed);
             if let Some(path) = changed {
                 // Why it was refused is in the log and the status; there is nobody here to tell.
-                let _ = self.load(lane, Source::File(path), Place::Live);
+                let _ = self.load(lane, Source::File(path), Place::Live, None);
             }
         }
     }
 
-    /// Puts a component into its place or says why not.
-    pub(crate) fn load(&self, lane: usize, source: Source, place: Place) -> Result<PolicyVersion, LoadError> {
+    /// Puts a component into its place or says why not. Without settings it gets those of its lane.
+    pub(crate) fn load(
+        &self,
+        lane: usize,
+        source: Source,
+        place: Place,
+        settings: Option<&Settings>,
+    ) -> Result<PolicyVersion, LoadError> {
         let (name, origin) = (source.name(), source.origin());
-        let version = self.component(lane, source).map(Arc::new);
+        let settings = settings.unwrap_or(&self.berths[lane].settings);
+        let version = self.component(source, settings).map(Arc::new);
         self.place(lane, &name, origin, version, place)
     }
 
@@ -157,11 +167,11 @@ impl Loader {
     }
 
     /// Compiled and linked.
-    fn component(&self, lane: usize, source: Source) -> Result<Version, LoadError> {
+    fn component(&self, source: Source, settings: &Settings) -> Result<Version, LoadError> {
         let name = source.name();
         let bytes = source.bytes(&self.config)?;
         let id = PolicyVersion { name: name.into(), digest: digest(&bytes).into() };
-        self.compile(lane, id, bytes)
+        self.compile(id, settings.clone(), bytes)
     }
 
     /// Through the load gate, with a guest that may serve.
@@ -177,12 +187,11 @@ impl Loader {
     }
 
     /// On a thread of its own, because a compilation cannot be stopped, only left behind.
-    fn compile(&self, lane: usize, id: PolicyVersion, bytes: Vec<u8>) -> Result<Version, LoadError> {
+    fn compile(&self, id: PolicyVersion, settings: Settings, bytes: Vec<u8>) -> Result<Version, LoadError> {
         if self.compiling.swap(true, Ordering::AcqRel) {
             return Err(LoadError::Busy);
         }
         let (engine, limits) = (self.engine.clone(), self.config.limits);
-        let settings = self.berths[lane].settings.clone();
         let space = self.spaces.of(&id.name);
         let (done, compiled) = sync_channel(1);
         let compiling = self.compiling.clone();

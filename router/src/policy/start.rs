@@ -72,7 +72,7 @@ pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Handle, StartError
     spawn("policy-load", &config, move || {
         for (lane, source) in loader::first(&loader.config).into_iter().enumerate() {
             if let Some(source) = source {
-                let _ = loader.load(lane, source, Place::Live);
+                let _ = loader.load(lane, source, Place::Live, None);
             }
         }
         let _ = ready.send(());

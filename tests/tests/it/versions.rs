@@ -93,12 +93,12 @@ async fn a_canary_that_fails_is_returned_and_no_job_with_it() {
     let client = Client::connect(&router, "c").await;
     let folder = tempfile::tempdir().expect("a folder");
     router.command(&["policy", "swap", &file(&folder, "good", &component("least-loaded"))]).await;
-    // For the next component too; this one takes none. The load gate's calls, which are dated 2023, see no trap.
-    let settings = r#"{"on": "route", "do": "trap", "from_ms": 1750000000000.0}"#;
-    router.command(&["policy", "settings", settings]).await;
     let good = serving(&router).await;
+    // The load gate's calls, which are dated 2023, see no trap.
+    let settings = r#"{"on": "route", "do": "trap", "from_ms": 1750000000000.0}"#;
     let hostile = file(&folder, "hostile", &component("hostile"));
-    let said = router.command(&["policy", "swap", &hostile, "--as", "canary", "--share", "0.5"]).await;
+    let swap = ["policy", "swap", &hostile, "--as", "canary", "--share", "0.5", "--settings", settings];
+    let said = router.command(&swap).await;
     let bad = said.trim().rsplit(' ').next().expect("a digest").to_owned();
     assert_eq!(
         (serving(&router).await, state(&router, &bad).await),
@@ -284,4 +284,6 @@ async fn settings_are_judged_and_changed_without_a_new_file() {
     let path = fair.path().to_str().expect("UTF-8").to_owned();
     let refused = failed_start(&["policy", "swap", &path, "--admin", router.admin().base()], &[]).await;
     assert!(refused.err.contains("unknown field `max_extra_wait_ms`"), "{}", refused.err);
+    router.command(&["policy", "swap", &path, "--settings", r#"{"default_weight": 2.0}"#]).await;
+    assert_ne!(serving(&router).await, third);
 }

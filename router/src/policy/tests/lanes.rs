@@ -70,7 +70,7 @@ async fn a_canary_that_fails_is_gone_before_the_live_version_notices() {
     let file = config.file.clone().unwrap();
     let (handle, _) = started(Config { file: None, shipped: Shipped::LeastLoaded, ..config });
     let live = handle.version();
-    let canary = handle.place(None, Source::File(file), Place::Canary(0.999_999)).await.unwrap();
+    let canary = handle.place(None, Source::File(file), Place::Canary(0.999_999), None).await.unwrap();
     let job = Some(crate::model::id::JobId::mint());
     for _ in 0..3 {
         let decided = handle.decide(Consultation { job, ..later(route_question()) }).await;
