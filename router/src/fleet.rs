@@ -12,6 +12,7 @@ mod forward;
 mod link;
 mod member;
 mod pool;
+mod restart;
 mod stats;
 mod submit;
 mod supervisor;
@@ -31,6 +32,7 @@ pub use calls::{CallError, QueueSnapshot};
 pub use conn::ConnectError;
 pub use discover::discover;
 pub use forward::ForwardError;
+pub use restart::RestartError;
 pub use stats::Device;
 pub use submit::{SubmitError, Submitted};
 pub use table::table;
@@ -60,6 +62,8 @@ pub struct InstanceInfo {
     pub gpu: Option<Gpu>,
     pub slots: u32,
     pub ahead: u32,
+    /// There is a command that restarts it.
+    pub supervised: bool,
     pub state: State,
     /// Counts the times it came up. A change means that what it held before, queue, history, caches and `temp`, may be gone.
     pub epoch: u64,
@@ -236,6 +240,14 @@ impl Handle {
 
     pub async fn queue(&self, id: &InstanceId) -> Result<QueueSnapshot, CallError> {
         calls::queue(self.pool(id)?, self.health_timeout).await
+    }
+
+    /// Runs the operator's command that restarts it, to its end.
+    pub async fn restart(&self, id: &InstanceId) -> Result<(), RestartError> {
+        let member = self.member(id).ok_or_else(|| RestartError::NoSuchInstance(id.clone()))?;
+        let outcome = restart::run(member.restart_command(), id).await;
+        member.hurry();
+        outcome
     }
 
     /// Acted upon after the prompt that runs.

@@ -152,6 +152,7 @@ pub fn model_load(instance: &InstanceId, took: Duration) {
 pub struct InstanceState {
     pub up: bool,
     pub draining: bool,
+    pub quarantined: bool,
     pub slots: u32,
     pub running: u32,
     pub pending: u32,
@@ -161,9 +162,19 @@ pub fn instance(instance: &InstanceId, state: InstanceState) {
     let label = instance_label(instance);
     gauge!(table::INSTANCE_UP, "instance" => label.clone()).set(flag(state.up));
     gauge!(table::INSTANCE_DRAINING, "instance" => label.clone()).set(flag(state.draining));
+    gauge!(table::INSTANCE_QUARANTINED, "instance" => label.clone()).set(flag(state.quarantined));
     gauge!(table::INSTANCE_SLOTS, "instance" => label.clone()).set(f64::from(state.slots));
     gauge!(table::INSTANCE_RUNNING, "instance" => label.clone()).set(f64::from(state.running));
     gauge!(table::INSTANCE_PENDING, "instance" => label).set(f64::from(state.pending));
+}
+
+pub fn instance_quarantined(instance: &InstanceId) {
+    counter!(table::QUARANTINES, "instance" => instance_label(instance)).increment(1);
+}
+
+pub fn instance_restart(instance: &InstanceId, done: bool) {
+    let outcome = if done { "done" } else { "failed" };
+    counter!(table::RESTARTS, "instance" => instance_label(instance), "outcome" => outcome).increment(1);
 }
 
 /// `status` none: no answer came. `took` is the time until the answer began, or until it failed.

@@ -19,6 +19,7 @@ pub(super) struct Member {
     id: InstanceId,
     index: u32,
     pool: Arc<Pool>,
+    restart: Vec<String>,
     known: Mutex<Known>,
     hurry: Notify,
     stale: AtomicBool,
@@ -30,6 +31,8 @@ struct Known {
     sid: Option<Arc<str>>,
     /// Prompts of this router, with the number of looks at the queue since each was last seen there.
     ours: HashMap<String, u8>,
+    /// At the last look, others' prompts were there.
+    company: bool,
     /// The last prompt it took.
     witness: Option<String>,
     /// ComfyUI counts the prompts it takes; a process that starts anew counts from 0.
@@ -46,6 +49,7 @@ impl Member {
             id: instance.name.clone(),
             index,
             pool: Arc::new(Pool::new(instance.url.clone(), patience, config.idle_connections)),
+            restart: instance.restart.clone(),
             known: Mutex::default(),
             hurry: Notify::new(),
             stale: AtomicBool::new(false),
@@ -63,6 +67,11 @@ impl Member {
 
     pub(super) fn pool(&self) -> &Arc<Pool> {
         &self.pool
+    }
+
+    /// Program and arguments; empty when there is none.
+    pub(super) fn restart_command(&self) -> &[String] {
+        &self.restart
     }
 
     pub(super) fn sid(&self) -> Option<Arc<str>> {
@@ -125,12 +134,19 @@ impl Member {
         let mut known = self.known();
         let count = |ids: &[String]| ids.iter().filter(|id| !known.ours.contains_key(*id)).count() as u32;
         let foreign = Foreign { running: count(&queue.running), pending: count(&queue.pending) };
+        known.company = foreign.running + foreign.pending > 0;
         known.ours.retain(|id, unseen| {
             let seen = queue.running.contains(id) || queue.pending.contains(id);
             *unseen = if seen { 0 } else { *unseen + 1 };
             *unseen <= GONE
         });
         foreign
+    }
+
+    /// Does a queue of this length mean that others' prompts are or were there?
+    pub(super) fn has_company(&self, remaining: u64) -> bool {
+        let known = self.known();
+        known.company || remaining > known.ours.len() as u64
     }
 
     pub(super) fn refresh(&self) {
@@ -194,11 +210,14 @@ mod tests {
             pending: pending.iter().map(ToString::to_string).collect(),
         };
         // Not there yet, there, gone: never foreign, and in the end forgotten.
+        assert!(member.has_company(2) && !member.has_company(1));
         assert_eq!(member.foreign(&queue(&["other"], &[])), Foreign { running: 1, pending: 0 });
+        assert!(member.has_company(0), "it may have gone");
         assert_eq!(member.foreign(&queue(&["mine"], &["x", "y"])), Foreign { running: 0, pending: 2 });
         for _ in 0..=GONE {
             member.foreign(&queue(&[], &[]));
         }
         assert!(member.known().ours.is_empty());
+        assert!(!member.has_company(0));
     }
 }

@@ -18,6 +18,10 @@ use crate::comfy::Catalogue;
 use crate::comfy::frame::{Event, Frame, Kind};
 use crate::{config, metrics};
 
+/// A dead process says nothing more after so long, however much it had said before.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+const LONGEST_HEARING: Duration = Duration::from_secs(1);
+
 pub(super) struct Supervisor {
     member: Arc<Member>,
     board: Arc<Board>,
@@ -113,6 +117,7 @@ impl Supervisor {
             return self.up(false).await;
         }
         if restarted {
+            self.hear_out().await?;
             if self.link.stop() {
                 self.socket_down().await?;
             }
@@ -156,6 +161,7 @@ impl Supervisor {
         match event {
             LinkEvent::Frame { frame, bytes } => {
                 metrics::instance_frame(self.member.id(), bytes);
+                self.notice_others(&frame);
                 self.pass(frame).await
             }
             LinkEvent::Up { sid, restarted } => {
@@ -175,6 +181,15 @@ impl Supervisor {
                 self.member.hurry();
                 self.socket_down().await
             }
+        }
+    }
+
+    /// Others' prompts came or went: the load is looked at now, not at the next round.
+    fn notice_others(&self, frame: &Frame) {
+        if let Frame::Event(Event { kind: Kind::Status { remaining }, .. }) = frame
+            && self.member.has_company(*remaining)
+        {
+            self.member.hurry();
         }
     }
 
@@ -218,10 +233,27 @@ impl Supervisor {
             );
         }
         self.member.pool().clear();
+        self.hear_out().await?;
         if self.link.stop() {
             self.socket_down().await?;
         }
         self.emit(EventKind::Down { reason }).await
+    }
+
+    /// What the websocket still holds was said before the instance went away: perhaps how an attempt ended.
+    async fn hear_out(&mut self) -> Result<(), Unheard> {
+        let deadline = tokio::time::Instant::now() + LONGEST_HEARING;
+        while self.link.is_open() && tokio::time::Instant::now() < deadline {
+            match tokio::time::timeout(LAST_WORDS, self.link.next(|| None)).await {
+                Ok(LinkEvent::Frame { frame, bytes }) => {
+                    metrics::instance_frame(self.member.id(), bytes);
+                    self.pass(frame).await?;
+                }
+                Ok(LinkEvent::Down { .. }) => return self.socket_down().await,
+                Ok(LinkEvent::Up { .. }) | Err(_) => return Ok(()),
+            }
+        }
+        Ok(())
     }
 
     async fn socket_down(&mut self) -> Result<(), Unheard> {

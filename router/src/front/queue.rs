@@ -76,10 +76,10 @@ impl Front {
             .and_then(Value::as_str)
             .filter(|id| !id.is_empty());
         match id {
+            // The id says which job is meant; where ComfyUI leaves one alone that waits, a client that named it (the
+            // page's own queue panel does) wants it gone.
             Some(id) => {
-                for id in self.own(&caller, vec![id.to_owned()]).await? {
-                    self.parts.scheduler.interrupt(Target::Prompt(id)).await?;
-                }
+                self.cancel(&caller, vec![id.to_owned()]).await?;
             }
             None => {
                 let mine = Scope::Tenant(caller.tenant);

@@ -83,6 +83,7 @@ pub(super) fn attempt_label(outcome: &AttemptOutcome) -> &'static str {
         AttemptOutcome::Preempted => "preempted",
         AttemptOutcome::Crash => "crash",
         AttemptOutcome::Lost => "lost",
+        AttemptOutcome::Unknown => "unknown",
         AttemptOutcome::Dispatch => "dispatch",
     }
 }

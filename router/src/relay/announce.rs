@@ -1,8 +1,9 @@
 //! How a client hears of the end of its job: the event that ends it, `status`, `executing {node: null}`. In ComfyUI's
 //! order, and not before the ledger has it.
 
-use crate::comfy::frame::{self, JobError};
-use crate::model::job::JobOutcome;
+use std::sync::Arc;
+
+use crate::comfy::frame::{self, UntoldEnd};
 use crate::sessions::Message;
 
 use super::{End, Service};
@@ -11,33 +12,30 @@ impl Service {
     pub(super) fn announce(&mut self, end: &End) {
         let held = end.attempt.as_ref().and_then(|attempt| {
             let running = self.running.remove(&attempt.upstream_id.to_string())?;
-            self.left(&running);
+            self.left(&running.attempt);
             running.held
         });
-        let sid = end.job.client_id.as_deref();
-        if let Some(sid) = sid {
+        let client = self.client_of(&end.job).zip(Some(Arc::<str>::from(end.job.prompt_id.as_str())));
+        if let Some((client, job)) = &client {
             let last = held.unwrap_or_else(|| self.made_up(end));
-            self.sessions.send(sid, Message::terminal(last));
+            self.sessions.send(client, job, Message::terminal(last));
         }
         self.sessions.broadcast_status(end.remaining);
-        if let Some(sid) = sid {
-            self.sessions.send(sid, Message::terminal(frame::executing_done(&end.job.prompt_id)));
+        if let Some((client, job)) = &client {
+            self.sessions.send(client, job, Message::terminal(frame::executing_done(&end.job.prompt_id)));
         }
     }
 
     /// For an end that no instance told of.
     fn made_up(&self, end: &End) -> frame::Utf8Bytes {
         let at = self.clock.now().wall;
-        let prompt_id = &end.job.prompt_id;
-        let kind = match end.outcome {
-            JobOutcome::Success => return frame::execution_success(prompt_id, at),
-            JobOutcome::Interrupted | JobOutcome::Cancelled => {
-                return frame::execution_interrupted(prompt_id, at);
-            }
-            JobOutcome::TimedOut => "comfy_router.TimedOut",
-            JobOutcome::Lost => "comfy_router.Lost",
-            JobOutcome::Error => JobError::REFUSED,
+        let untold = UntoldEnd {
+            outcome: end.outcome,
+            attempt: end.attempt.as_ref().map(|attempt| attempt.number),
+            detail: &end.detail,
+            node_errors: &end.node_errors,
         };
-        JobError::new(kind, &end.detail, &end.node_errors).event(prompt_id, at)
+        let (kind, data) = frame::end_of(&end.job, &untold, at);
+        frame::event(kind, data)
     }
 }

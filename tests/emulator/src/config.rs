@@ -205,6 +205,8 @@ pub struct Config {
     /// File to which each execution is appended before it starts, one JSON object a line.
     pub oracle: Option<PathBuf>,
     pub crash_mode: CrashMode,
+    /// The stock page's folder; a placeholder page if absent.
+    pub web_root: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -225,6 +227,7 @@ impl Default for Config {
             host: None,
             oracle: None,
             crash_mode: CrashMode::ClosePort,
+            web_root: None,
         }
     }
 }

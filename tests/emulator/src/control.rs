@@ -7,6 +7,7 @@ pub(crate) mod oracle;
 
 use std::{sync::Arc, time::Duration};
 
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::{
@@ -16,6 +17,13 @@ use crate::{
 use fault::Fault;
 use gate::{Each, GateReport};
 use oracle::Execution;
+
+/// Whom a custom node addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    Everybody,
+    Owner,
+}
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -62,6 +70,11 @@ impl Control {
         self.machine.inject(fault);
     }
 
+    /// Forgets the faults that wait for their moment.
+    pub fn disarm(&self) {
+        self.machine.faults.disarm();
+    }
+
     /// Every execution ever started, in order.
     pub fn executions(&self) -> Vec<Execution> {
         self.machine.oracle.executions()
@@ -106,6 +119,36 @@ impl Control {
     /// Frames that were sent to the open websocket of this sid: a test which has read so many has read all.
     pub fn frames_sent(&self, sid: &str) -> u64 {
         self.machine.life().map_or(0, |life| life.hub.frames(sid))
+    }
+
+    /// What a custom node says: to everybody, or to the client of the job that runs.
+    pub fn say(&self, to: Audience, event: &str, data: &Value) {
+        if let Some(life) = self.machine.life() {
+            life.hub.send(self.sid(to).as_deref(), event, data);
+        }
+    }
+
+    /// The same as a binary message; `bytes` begin with its type.
+    pub fn say_bytes(&self, to: Audience, bytes: Vec<u8>) {
+        if let Some(life) = self.machine.life() {
+            life.hub.send_binary(self.sid(to).as_deref(), bytes);
+        }
+    }
+
+    /// A line of the log, to the sockets that subscribed.
+    pub fn log(&self, line: &str) {
+        let data = json!({ "entries": [{ "t": "2026-01-01T00:00:00", "m": line }], "size": null });
+        if let Some(life) = self.machine.life() {
+            life.hub.log(&data);
+        }
+    }
+
+    fn sid(&self, to: Audience) -> Option<String> {
+        let owner = || self.machine.life().and_then(|life| life.hub.owner());
+        match to {
+            Audience::Everybody => None,
+            Audience::Owner => Some(owner().expect("a job with a client runs")),
+        }
     }
 
     /// Sids of the open websockets.

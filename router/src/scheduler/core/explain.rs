@@ -131,6 +131,12 @@ impl Core {
         if instance.drained_by.policy {
             return Some("drained by a policy".to_owned());
         }
+        if !instance.linked {
+            return Some("its websocket is down".to_owned());
+        }
+        if instance.guard.cap() == Some(0) {
+            return Some("kept apart after failures".to_owned());
+        }
         if let Some(lack) = lacks(instance, &entry.job.needs) {
             return Some(lack);
         }

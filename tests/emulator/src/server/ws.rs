@@ -29,8 +29,9 @@ pub(super) async fn connect(
 }
 
 async fn serve(life: App, sid: String, socket: WebSocket) {
-    let mut drops = life.hub.drops();
+    let (mut drops, mut mutes) = (life.hub.drops(), life.hub.mutes());
     drops.mark_unchanged();
+    mutes.mark_unchanged();
     let remaining = life.queue.remaining();
     let mut inbox = life.hub.join(&sid, remaining);
     let (mut sink, mut stream) = socket.split();
@@ -38,7 +39,9 @@ async fn serve(life: App, sid: String, socket: WebSocket) {
     let writer = async {
         while let Some(message) = inbox.recv().await {
             faults.answers_allowed().await;
-            if sink.send(message).await.is_err() {
+            let sent = sink.send(message).await;
+            life.hub.sent();
+            if sent.is_err() {
                 break;
             }
         }
@@ -59,13 +62,20 @@ async fn serve(life: App, sid: String, socket: WebSocket) {
         () = reader => {}
         _ = life.ended() => {}
         _ = drops.changed() => {}
+        _ = mutes.changed() => {
+            life.ended().await;
+        }
     }
     life.hub.leave(&sid);
+    while inbox.try_recv().is_ok() {
+        life.hub.sent();
+    }
 }
 
 /// Only the first valid JSON object can be the feature flags; everything else is ignored.
 fn receive(life: &App, sid: &str, text: &str, first: &mut bool) {
-    let Ok(message) = serde_json::from_str::<Value>(text) else { return };
+    // Anything else raises in ComfyUI before it can count as the first.
+    let Ok(Value::Object(message)) = serde_json::from_str::<Value>(text) else { return };
     if std::mem::take(first) && message.get("type").and_then(Value::as_str) == Some("feature_flags") {
         let flags = message.get("data").cloned().unwrap_or_default();
         life.hub.set_flags(sid, flags, &info::feature_flags(&life.machine.config));
