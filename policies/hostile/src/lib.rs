@@ -83,6 +83,8 @@ pub struct Hostile {
     r#do: Deed,
     /// The clock at which it begins to misbehave.
     from_ms: f64,
+    /// Calls of that hook that go well first, as with a leak that takes a while to fill its room.
+    after: u32,
     /// Calls that go wrong; all of them if none is given.
     times: Option<u32>,
     #[serde(skip)]
@@ -91,7 +93,7 @@ pub struct Hostile {
 
 impl Default for Hostile {
     fn default() -> Self {
-        Self { on: Hook::Route, r#do: Deed::Nothing, from_ms: 0.0, times: None, calls: 0 }
+        Self { on: Hook::Route, r#do: Deed::Nothing, from_ms: 0.0, after: 0, times: None, calls: 0 }
     }
 }
 
@@ -106,7 +108,7 @@ impl Hostile {
             return Deed::Nothing;
         }
         self.calls += 1;
-        if self.times.is_some_and(|times| self.calls > times) {
+        if self.calls <= self.after || self.times.is_some_and(|times| self.calls > times) {
             return Deed::Nothing;
         }
         crude(self.r#do);

@@ -113,3 +113,17 @@ fn a_typo_in_the_settings_is_told_to_the_operator() {
     let refused = handle.status().refused.expect("the typo is refused");
     assert!(refused.message.contains("unknown field `max_wait`"), "{}", refused.message);
 }
+
+/// As a Go guest with the usual adapter: it answers for a while, and then no more.
+#[test]
+fn the_gate_goes_on_long_enough_to_see_a_leak() {
+    let settings = object(json!({"on": "route", "do": "trap", "after": 250}));
+    let config = Config { file: Some(built("hostile")), settings, limits: PATIENT, ..Config::default() };
+    let handle = start(config, Arc::new(ManualClock::default())).unwrap();
+    let refused = handle.status().refused.expect("it is refused");
+    assert!(
+        refused.reason == "gate" && refused.message.starts_with("route failed with trap"),
+        "{}",
+        refused.message
+    );
+}
