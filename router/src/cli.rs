@@ -2,6 +2,7 @@
 
 mod arguments;
 mod explain;
+mod jobs;
 mod operator;
 mod policy;
 mod versions;
@@ -29,6 +30,7 @@ pub fn run() -> ExitCode {
             print(&config.show());
             Ok(())
         }),
+        Command::Jobs(jobs) => finish(jobs::run(&jobs)),
         Command::Policy(PolicyCommand::Check(check)) => finish(policy::check(&check)),
         Command::Policy(PolicyCommand::Bench(bench)) => finish(policy::bench(&bench)),
         Command::Policy(PolicyCommand::Conform(policy)) => finish(policy::conform(&policy)),

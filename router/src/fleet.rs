@@ -40,7 +40,6 @@ pub use table::table;
 use crate::comfy::Catalogue;
 use crate::comfy::frame::Frame;
 use crate::config::{self, Gpu, Url};
-use crate::metrics;
 use crate::model::id::{InstanceId, UpstreamId};
 use crate::model::job::UploadRef;
 use crate::tasks::{self, OnError};
@@ -169,7 +168,7 @@ impl Handle {
 
     /// Where requests go that any instance may answer: the first that is up.
     pub fn home(&self) -> Option<InstanceId> {
-        self.instance_of_home().map(|info| info.id)
+        self.board.instances().iter().find(|info| info.is_up()).map(|info| info.id.clone())
     }
 
     pub fn instance_of_home(&self) -> Option<InstanceInfo> {
@@ -206,7 +205,7 @@ impl Handle {
             Err(SubmitError::Invalid { status, .. }) => Some(*status),
             Err(_) => None,
         };
-        metrics::instance_request(id, status, started.elapsed());
+        member.requests().count(status, started.elapsed());
         member.sent(&upstream, before, &outcome);
         outcome
     }
@@ -276,7 +275,7 @@ impl Handle {
         let member = self.member(id).ok_or_else(|| ForwardError::NoSuchInstance(id.clone()))?;
         let started = Instant::now();
         let answer = forward::forward(member.pool(), request).await;
-        metrics::instance_request(id, answer.as_ref().ok().map(|a| a.status().as_u16()), started.elapsed());
+        member.requests().count(answer.as_ref().ok().map(|a| a.status().as_u16()), started.elapsed());
         answer
     }
 

@@ -69,6 +69,11 @@ fn now(out: &mut String, now: &Value) {
         return;
     }
     let number = |key: &str| waiting[key].as_f64().unwrap_or_default();
+    match waiting["place"].as_i64().unwrap_or_default() {
+        0 => {}
+        place if place > 0 => out.push_str("an operator moved it to the front\n"),
+        _ => out.push_str("an operator moved it to the back\n"),
+    }
     let _ = writeln!(
         out,
         "now: {} before it, priority {:.1} ({} + {}/s), waiting {}{}",

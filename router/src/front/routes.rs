@@ -7,30 +7,7 @@ use std::borrow::Cow;
 
 use hyper::Method;
 
-/// Who answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// The router itself.
-    Here,
-    /// The router, from what all instances say.
-    Merged,
-    /// The instance that has the file or the job.
-    Instance,
-    /// The home instance: the first that is up.
-    Home,
-}
-
-impl Kind {
-    /// For the metrics.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Here => "here",
-            Self::Merged => "merged",
-            Self::Instance => "instance",
-            Self::Home => "home",
-        }
-    }
-}
+use crate::metrics::RouteKind as Kind;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Endpoint {
@@ -62,6 +39,8 @@ pub(super) enum Endpoint {
 pub(super) struct Route {
     method: &'static str,
     path: &'static str,
+    /// The path up to its first `{}`: most routes are ruled out by it.
+    literal: &'static str,
     /// Also under `/api`, as ComfyUI does with every route but those of `/internal`.
     twin: bool,
     pub(super) kind: Kind,
@@ -75,7 +54,15 @@ const fn route(
     kind: Kind,
     endpoint: Endpoint,
 ) -> Route {
-    Route { method, path, twin, kind, endpoint }
+    Route { method, path, literal: literal(path), twin, kind, endpoint }
+}
+
+const fn literal(path: &'static str) -> &'static str {
+    let mut end = 0;
+    while end < path.len() && path.as_bytes()[end] != b'{' {
+        end += 1;
+    }
+    path.split_at(end).0
 }
 
 const TWIN: bool = true;
@@ -116,15 +103,19 @@ pub(super) fn find(method: &Method, path: &str) -> (&'static Route, Vec<String>)
     let path = decoded(path);
     let found = ROUTES.iter().filter(|route| route.method == method).find_map(|route| {
         let twin = route.twin.then(|| path.strip_prefix("/api")).flatten();
-        let params = matched(route.path, &path).or_else(|| matched(route.path, twin?))?;
+        let params = matched(route, &path).or_else(|| matched(route, twin?))?;
         Some((route, params))
     });
     found.unwrap_or((&PASS, Vec::new()))
 }
 
-fn matched(pattern: &str, path: &str) -> Option<Vec<String>> {
+fn matched(route: &Route, path: &str) -> Option<Vec<String>> {
+    // One byte tells most paths apart, at a tenth of what a comparison of strings costs.
+    if path.as_bytes().get(1) != route.literal.as_bytes().get(1) || !path.starts_with(route.literal) {
+        return None;
+    }
     let mut params = Vec::new();
-    let (mut wanted, mut given) = (pattern.split('/'), path.split('/'));
+    let (mut wanted, mut given) = (route.path.split('/'), path.split('/'));
     loop {
         match (wanted.next(), given.next()) {
             (None, None) => return Some(params),

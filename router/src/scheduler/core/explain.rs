@@ -27,6 +27,8 @@ pub struct Explanation {
 pub struct WaitingNow {
     /// Jobs that would run before it.
     pub ahead: usize,
+    /// An operator's: above 0 before all others, below 0 after them.
+    pub place: i64,
     /// Score plus ageing, now.
     pub priority: f64,
     pub score: f64,
@@ -105,10 +107,10 @@ impl Core {
 
     fn waiting_now(&self, id: JobId, entry: &Entry) -> Option<WaitingNow> {
         let now = self.now.tick;
-        let row = self.queue.iter().find(|row| row.id == id)?;
-        let ahead = self.queue.iter().filter(|other| other.beats(row, now)).count();
+        let row = self.queue.get(id)?;
         Some(WaitingNow {
-            ahead,
+            ahead: self.queue.ahead_of(row, now),
+            place: row.place,
             priority: row.effective(now),
             score: row.priority.score,
             ageing_per_second: row.priority.ageing_per_second,
@@ -139,6 +141,9 @@ impl Core {
         }
         if let Some(lack) = lacks(instance, &entry.job.needs) {
             return Some(lack);
+        }
+        if !entry.may_run_on(instance) {
+            return Some("its GPU has no more memory than the one that was too small".to_owned());
         }
         let avoided = entry.avoid == Some(index);
         avoided.then(|| "to be avoided after an attempt that failed there".to_owned())
