@@ -15,6 +15,7 @@ use super::record;
 use super::start::HOST_STACK;
 use super::status::{State, VersionRow};
 use super::wasm::{Guest, Version};
+use crate::metrics;
 use crate::model::decision::{Answer, Consultation, Hook, PolicyVersion, Question, Route};
 use crate::model::id::JobId;
 use crate::model::job::WallMs;
@@ -114,6 +115,7 @@ impl Shadow {
         let look = Look { asked: asked.clone(), hooks, answer: answer.clone() };
         if let Err(TrySendError::Full(_)) = self.looks.try_send(look) {
             locked(&self.report).dropped += 1;
+            metrics::policy_shadow("dropped");
         }
     }
 
@@ -178,10 +180,16 @@ impl Asker {
         failed: bool,
         gain: Option<f64>,
     ) {
+        let agrees = !failed && (hook == Hook::Observe || gist(hook, &live) == gist(hook, &shadow));
+        metrics::policy_shadow(match (agrees, failed) {
+            (true, _) => "agreed",
+            (_, true) => "failed",
+            _ => "differed",
+        });
         let mut report = locked(&self.report);
         report.asked += 1;
         report.failed += u64::from(failed);
-        if !failed && (hook == Hook::Observe || gist(hook, &live) == gist(hook, &shadow)) {
+        if agrees {
             report.agreed += 1;
             return;
         }
