@@ -39,6 +39,12 @@ impl Serve {
         self.argument("--policy", file.to_str().expect("UTF-8"))
     }
 
+    /// With a deadline for the policy that no busy machine misses.
+    #[must_use]
+    pub fn patient(self) -> Self {
+        self.set("policy.limits.deadline_ms=1000")
+    }
+
     #[must_use]
     pub fn argument(mut self, flag: &str, value: &str) -> Self {
         self.arguments.extend([flag.to_owned(), value.to_owned()]);

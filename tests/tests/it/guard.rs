@@ -7,7 +7,8 @@ use serde_json::Value;
 async fn guarded(count: u32, settings: &str) -> (Fleet, Router) {
     let config = |index| Config { gpu: Some(GpuSpec::new(index)), ..Config::default() };
     let fleet = Fleet::with((0..count).map(config)).await;
-    let serve = Serve::over(fleet.instances()).set("telemetry.emulated=true").set("telemetry.sample_ms=50");
+    let serve =
+        Serve::over(fleet.instances()).patient().set("telemetry.emulated=true").set("telemetry.sample_ms=50");
     let hook = format!("policy.hooks.housekeeping={{file=\"guard\", settings={{{settings}}}}}");
     let router = serve.set(&hook).start().await;
     (fleet, router)

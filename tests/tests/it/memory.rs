@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 async fn counting(fleet: &Fleet, folder: &tempfile::TempDir) -> Router {
     let path = folder.path().join("counter.wasm");
     std::fs::write(&path, component("hostile")).expect("written");
-    let serve = Serve::over(fleet.instances()).policy(&path);
+    let serve = Serve::over(fleet.instances()).patient().policy(&path);
     let serve = serve.set(r#"policy.settings.on="route""#).set(r#"policy.settings.do="count""#);
     serve.start().await
 }

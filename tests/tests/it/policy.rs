@@ -40,7 +40,7 @@ async fn runs(client: &Client, colour: u32) -> String {
 async fn a_new_file_decides_from_the_next_decision_on() {
     let fleet = Fleet::of(2).await;
     let file = PolicyFile::holding(&component("least-loaded"));
-    let router = Serve::over(fleet.instances()).policy(&file.path()).start().await;
+    let router = Serve::over(fleet.instances()).patient().policy(&file.path()).start().await;
     let client = Client::connect(&router, "c").await;
     let before = runs(&client, 1).await;
     let old = serving(&router).await;
@@ -78,7 +78,7 @@ async fn a_new_file_decides_from_the_next_decision_on() {
 async fn replacing_the_policy_again_and_again_fails_no_job() {
     let fleet = Fleet::of(3).await;
     let file = PolicyFile::holding(&component("least-loaded"));
-    let router = Serve::over(fleet.instances()).policy(&file.path()).start().await;
+    let router = Serve::over(fleet.instances()).patient().policy(&file.path()).start().await;
     let client = Client::connect(&router, "c").await;
     let done = std::cell::Cell::new(false);
     let swapping = async {
@@ -174,7 +174,7 @@ async fn a_policy_that_places_fills_every_slot_and_loses_nothing_when_it_fails()
     for deed in ["match", "nobody", "duplicate", "trap"] {
         let fleet = Fleet::of(3).await;
         let file = PolicyFile::holding(&component("matcher"));
-        let serve = Serve::over(fleet.instances()).policy(&file.path());
+        let serve = Serve::over(fleet.instances()).patient().policy(&file.path());
         // The sample calls before it is taken into service, which are dated 2023, do not see it misbehave.
         let serve = serve
             .set(&format!("policy.settings.do={deed:?}"))

@@ -49,7 +49,7 @@ fn file(folder: &tempfile::TempDir, name: &str, content: &[u8]) -> String {
 #[tokio::test]
 async fn a_version_is_swapped_rolled_back_and_promoted_by_command() {
     let fleet = Fleet::of(1).await;
-    let router = Serve::over(fleet.instances()).start().await;
+    let router = Serve::over(fleet.instances()).patient().start().await;
     let client = Client::connect(&router, "c").await;
     let first = serving(&router).await;
     let folder = tempfile::tempdir().expect("a folder");
@@ -89,7 +89,7 @@ async fn a_version_is_swapped_rolled_back_and_promoted_by_command() {
 #[tokio::test]
 async fn a_canary_that_fails_is_returned_and_no_job_with_it() {
     let fleet = Fleet::of(2).await;
-    let router = Serve::over(fleet.instances()).start().await;
+    let router = Serve::over(fleet.instances()).patient().start().await;
     let client = Client::connect(&router, "c").await;
     let folder = tempfile::tempdir().expect("a folder");
     router.command(&["policy", "swap", &file(&folder, "good", &component("least-loaded"))]).await;
@@ -130,7 +130,7 @@ async fn a_canary_that_fails_is_returned_and_no_job_with_it() {
 #[tokio::test]
 async fn a_canary_decides_about_its_share_and_is_promoted() {
     let fleet = Fleet::of(2).await;
-    let router = Serve::over(fleet.instances()).start().await;
+    let router = Serve::over(fleet.instances()).patient().start().await;
     let client = Client::connect(&router, "c").await;
     let live = serving(&router).await;
     let folder = tempfile::tempdir().expect("a folder");
@@ -165,7 +165,7 @@ async fn a_canary_decides_about_its_share_and_is_promoted() {
 #[tokio::test]
 async fn a_shadow_is_compared_and_obeyed_in_nothing() {
     let fleet = Fleet::of(2).await;
-    let router = Serve::over(fleet.instances()).start().await;
+    let router = Serve::over(fleet.instances()).patient().start().await;
     let client = Client::connect(&router, "c").await;
     let live = serving(&router).await;
     let folder = tempfile::tempdir().expect("a folder");
@@ -192,7 +192,7 @@ async fn a_shadow_is_compared_and_obeyed_in_nothing() {
 #[tokio::test]
 async fn versions_change_ten_times_a_second_and_each_decision_is_by_exactly_one() {
     let fleet = Fleet::of(3).await;
-    let router = Serve::over(fleet.instances()).start().await;
+    let router = Serve::over(fleet.instances()).patient().start().await;
     let client = Client::connect(&router, "c").await;
     let folder = tempfile::tempdir().expect("a folder");
     let mut digests = vec![serving(&router).await];
@@ -244,7 +244,8 @@ async fn settings_are_judged_and_changed_without_a_new_file() {
     let written =
         |wait: &str| std::fs::write(&config, format!("[policy.settings]\nmax_extra_wait_ms = {wait}\n"));
     written("1000").expect("written");
-    let serve = Serve::over(fleet.instances()).argument("--config", config.to_str().expect("UTF-8"));
+    let serve =
+        Serve::over(fleet.instances()).patient().argument("--config", config.to_str().expect("UTF-8"));
     let router = serve.start().await;
     let client = Client::connect(&router, "c").await;
     let first = serving(&router).await;
