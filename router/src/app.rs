@@ -5,6 +5,7 @@ mod announce;
 mod check;
 mod logging;
 mod parts;
+mod sockets;
 mod stop;
 
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ use crate::scheduler::core::Core;
 use crate::scheduler::input::Restored;
 use crate::tasks::{self, OnError};
 use crate::{assets, fleet, ledger, metrics, policy, relay, scheduler, sessions, telemetry};
+use sockets::Sockets;
 use stop::{Stop, Why};
 
 /// Progress reports of attempts and news of instances on their way to the scheduler.
@@ -96,8 +98,9 @@ impl Router {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let metrics = metrics::install()?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-        let listener = front::Listener::bind(config.listen).await?;
-        let admin_listener = admin::Listener::bind(config.admin).await?;
+        let given = Sockets::given(&config)?;
+        let listener = front::Listener::open(config.listen, given.clients).await?;
+        let admin_listener = admin::Listener::open(config.admin, given.admin).await?;
         let (listen, admin_address) = (listener.address(), admin_listener.address());
 
         let (ledger_service, ledger) = parts::ledger(&config).await?;

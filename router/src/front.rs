@@ -2,10 +2,12 @@
 //!
 //! Owns the client listener, the table of routes and the rules at the door (hosts, origins, keys, limits). Everything it
 //! says comes from elsewhere: jobs from the scheduler and the ledger, files and pages from instances, events from the
-//! sessions. It never decides what runs where, and keeps nothing but two caches that can be rebuilt.
+//! sessions. It never decides what runs where, and keeps nothing but two caches that can be
+//! rebuilt, and who is just being answered.
 
 mod absent;
 mod answer;
+mod answering;
 mod body;
 mod files;
 mod gate;
@@ -32,6 +34,7 @@ use crate::config;
 use crate::metrics::{self, RouteKind};
 use crate::{assets, fleet, ledger, scheduler, sessions};
 use answer::Answer;
+use answering::Answering;
 use gate::{Caller, Gate};
 use info::Caches;
 use routes::Endpoint;
@@ -65,6 +68,7 @@ pub struct Front {
     /// Lower-case names of the headers that are kept with a job.
     kept_headers: Vec<String>,
     caches: Caches,
+    answering: Answering,
 }
 
 impl std::fmt::Debug for Front {
@@ -98,6 +102,7 @@ impl Front {
             once_ms: config.ledger.idempotency_s.saturating_mul(1_000),
             kept_headers: front.headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
             caches: Caches::default(),
+            answering: Answering::default(),
         })
     }
 

@@ -25,7 +25,6 @@ impl Process {
     pub(crate) fn start(command: &mut Command, log: &Path) -> Self {
         let open = || File::options().create(true).append(true).open(log).expect("the log opens");
         let mut child = command
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(open())
             .spawn()
@@ -212,6 +211,7 @@ fn oracle(folder: &Path) -> PathBuf {
 
 async fn spawn(folder: &Path, flavour: &str, port: u16) -> (Process, String) {
     let mut command = Command::new(binaries::emulator());
+    command.stdin(Stdio::null());
     command.args(["--flavour", flavour, "--port", &port.to_string()]);
     command.arg("--dir").arg(folder.join("comfy")).arg("--oracle").arg(oracle(folder));
     let mut process = Process::start(&mut command, &folder.join("log"));

@@ -35,6 +35,7 @@ impl Front {
         }
         let submission = prompt::parse(&body).map_err(refused)?;
         drop(body);
+        let _post = submission.client_id.as_deref().map(|sid| self.answering.begin(sid));
         let found = self.examined(&submission).await?;
         let node_errors = found.node_errors.clone();
         let input_kib = self.gather(&found.needs.uploads).await;

@@ -127,6 +127,9 @@ impl Front {
                     None => return Ended::Broken(tungstenite::Error::ConnectionClosed),
                 },
             }
+            if !waiting.is_empty() && closed.is_none() {
+                self.answering.settled(&connection.sid).await;
+            }
             if !waiting.is_empty()
                 && let Err(ended) = deliver(socket, connection, &flags, &mut waiting).await
             {
