@@ -12,6 +12,7 @@ struct Known {
 
 const KNOWN: &[Known] = &[
     Known { key: "file-subfolders", smooth: |_, _, router| subfolders(router) },
+    Known { key: "history-numbers", smooth: history_numbers },
     Known { key: "queue-numbers", smooth: |_, direct, router| each(direct, router, numbers) },
     Known { key: "tracebacks", smooth: |_, direct, router| each(direct, router, tracebacks) },
     Known { key: "instances-named", smooth: |_, _, router| instances(router) },
@@ -74,6 +75,24 @@ fn subfolders(value: &mut Value) {
         {
             *folder = folder.split_once('/').map_or_else(String::new, |(_, rest)| rest.to_owned());
         }
+    });
+}
+
+/// The list of the history, not one entry.
+fn history_numbers(entry: &Entry, direct: &mut Value, router: &mut Value) {
+    if entry.what.contains("/history/") || !entry.what.contains("/history") {
+        return;
+    }
+    each(direct, router, |value| {
+        deep(value, &mut |value| {
+            if let Value::Array(item) = value
+                && item.len() == 5
+                && item[1].is_string()
+                && item[2].is_object()
+            {
+                item[0] = json!("*");
+            }
+        });
     });
 }
 
