@@ -5,6 +5,7 @@
 //! no keys here: whoever reaches this address is the operator, so it belongs on loopback or behind a proxy that
 //! knows its users.
 
+mod catalogue;
 mod door;
 mod listen;
 mod page;
@@ -78,6 +79,7 @@ fn router(parts: Parts) -> Router {
         .route("/api/fleet", get(view::fleet))
         .route("/api/fleet/{instance}/drain", post(drain))
         .route("/api/fleet/{instance}/resume", post(resume))
+        .route("/api/catalogue", get(catalogue::catalogue))
         .route("/api/jobs", get(jobs))
         .route("/api/jobs/{id}", get(view::job))
         .route("/api/decisions", get(decisions))

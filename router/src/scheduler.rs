@@ -12,6 +12,7 @@ pub mod driver;
 mod handle;
 pub mod input;
 mod intern;
+mod keep;
 mod learn;
 mod queue;
 mod settle;

@@ -85,6 +85,15 @@ pub(super) fn no_instance() -> Answer {
     later(error(StatusCode::SERVICE_UNAVAILABLE, "no_instance", message, details), SOON)
 }
 
+/// The instance that has what is asked for is down.
+pub(super) fn instance_down(instance: &InstanceId) -> Answer {
+    let message = format!("ComfyUI instance {instance}, which has the file, is down");
+    later(
+        error(StatusCode::SERVICE_UNAVAILABLE, "instance_down", &message, "outputs.keep copies results"),
+        SOON,
+    )
+}
+
 /// The instance did not answer.
 pub(super) fn unreachable(instance: &InstanceId, failed: &ForwardError) -> Answer {
     tracing::warn!(instance = %instance, error = %failed, "request could not be passed on");

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use crate::model::decision::{DecisionRecord, Limits, Priority};
 use crate::model::event::{Event, History};
 use crate::model::id::JobId;
-use crate::model::job::{Attempt, AttemptOutcome, Body, Job, JobOutcome, WallMs};
+use crate::model::job::{Attempt, AttemptOutcome, Body, Job, JobOutcome, Rename, WallMs};
 
 pub(super) type Sum = [u8; 8];
 
@@ -102,6 +102,8 @@ pub(super) struct Rest<'a> {
     targets: Option<std::borrow::Cow<'a, [String]>>,
     headers: std::borrow::Cow<'a, [(String, String)]>,
     input_kib: u32,
+    #[serde(default, skip_serializing_if = "<[Rename]>::is_empty")]
+    renames: std::borrow::Cow<'a, [Rename]>,
 }
 
 impl Rest<'_> {
@@ -111,6 +113,7 @@ impl Rest<'_> {
             targets: body.targets.as_deref().map(Into::into),
             headers: body.headers.as_slice().into(),
             input_kib: body.input_kib,
+            renames: body.renames.as_slice().into(),
         })
     }
 
@@ -125,6 +128,7 @@ impl Rest<'_> {
             targets: rest.targets.map(Into::into),
             headers: rest.headers.into_owned(),
             input_kib: rest.input_kib,
+            renames: rest.renames.into_owned(),
         })
     }
 }

@@ -81,11 +81,22 @@ pub struct Body {
     pub outputs: Vec<String>,
     /// The client's `partial_execution_targets`.
     pub targets: Option<Vec<String>>,
+    /// Files under the names that instances are given them by, where those are others than the graph's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub renames: Vec<Rename>,
     /// KiB of uploaded inputs that the graph names, as far as the router knows them.
     #[serde(default)]
     pub input_kib: u32,
     /// Request headers on the operator's allow-list.
     pub headers: Vec<(String, String)>,
+}
+
+/// A value in the place of the one that was posted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rename {
+    pub node: String,
+    pub input: String,
+    pub value: String,
 }
 
 /// A JSON object's members, as JSON text; its `Debug` shows nothing.

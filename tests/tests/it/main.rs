@@ -13,3 +13,5 @@ mod queue;
 mod replay;
 mod restart;
 mod submit;
+mod surface;
+mod vulnerabilities;

@@ -75,6 +75,10 @@ pub enum Fault {
         count: u32,
         ms: u64,
     },
+    /// The next `count` files from `/view` end in their middle, with the connection.
+    BreakFiles {
+        count: u32,
+    },
     /// All websockets break off without a close frame.
     DropSockets,
     /// The next `count` executions run out of GPU memory at their sampler, or at their first node.
@@ -132,6 +136,7 @@ struct State {
     failures: Vec<Failure>,
     fail_posts: (u32, u16),
     delay_posts: (u32, u64),
+    break_files: u32,
     slow: (f64, u64),
 }
 
@@ -142,6 +147,7 @@ impl Default for State {
             failures: Vec::new(),
             fail_posts: (0, 500),
             delay_posts: (0, 0),
+            break_files: 0,
             slow: (1.0, 0),
         }
     }
@@ -185,6 +191,7 @@ impl Faults {
             }
             Fault::Slow { factor, extra_ms } => state.slow = (factor, extra_ms),
             Fault::FailPosts { count, status } => state.fail_posts = (count, status),
+            Fault::BreakFiles { count } => state.break_files = count,
             Fault::DelayPosts { count, ms } => state.delay_posts = (count, ms),
             Fault::OutOfMemory { count } => state.failures.extend(repeat(Failure::OutOfMemory, count)),
             Fault::NodeError { message, count } => {
@@ -226,6 +233,13 @@ impl Faults {
         let (count, ms) = state.delay_posts;
         state.delay_posts.0 = count.saturating_sub(1);
         (count > 0).then_some(ms)
+    }
+
+    pub(crate) fn take_broken_file(&self) -> bool {
+        let mut state = self.lock();
+        let breaks = state.break_files > 0;
+        state.break_files = state.break_files.saturating_sub(1);
+        breaks
     }
 
     pub(crate) fn slow(&self) -> (f64, u64) {

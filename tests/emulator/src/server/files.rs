@@ -11,9 +11,11 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header},
 };
 
+use futures_util::{StreamExt, stream};
+
 use super::reply::{self, Reply};
 
-pub(super) fn file(path: &Path, headers: &HeaderMap) -> Reply {
+pub(super) fn file(path: &Path, headers: &HeaderMap, careless: bool) -> Reply {
     let (Ok(bytes), Ok(metadata)) = (fs::read(path), fs::metadata(path)) else {
         return reply::empty(StatusCode::NOT_FOUND);
     };
@@ -21,7 +23,7 @@ pub(super) fn file(path: &Path, headers: &HeaderMap) -> Reply {
     if let Some(status) = validators.precondition(headers) {
         return validators.mark(reply::empty(status));
     }
-    let content_type = content_type(&path.to_string_lossy());
+    let content_type = content_type(&path.to_string_lossy(), careless);
     let mut reply = match validators.range(headers, bytes.len()) {
         Range::Whole => Response::new(Body::from(bytes)),
         Range::Part(start, end) => {
@@ -47,10 +49,12 @@ pub(super) fn set(reply: &mut Reply, name: HeaderName, value: &str) {
     }
 }
 
-/// Guessed by name; scripts and pages are not served as such.
-pub(super) fn content_type(name: &str) -> &'static str {
+/// Guessed by name; scripts and pages are served as such by a careless server only.
+pub(super) fn content_type(name: &str, careless: bool) -> &'static str {
     let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending).to_lowercase();
     match ending.as_str() {
+        "html" if careless => "text/html",
+        "js" if careless => "text/javascript",
         "png" => "image/png",
         "jpg" | "jpeg" => "image/jpeg",
         "webp" => "image/webp",
@@ -65,6 +69,25 @@ pub(super) fn content_type(name: &str) -> &'static str {
         "txt" => "text/plain",
         _ => "application/octet-stream",
     }
+}
+
+/// Ends in the middle, with the connection.
+pub(super) fn broken(reply: Reply) -> Reply {
+    let (mut head, body) = reply.into_parts();
+    let length = hyper::body::Body::size_hint(&body).exact().unwrap_or(0);
+    head.headers.insert(header::CONTENT_LENGTH, length.into());
+    let mut left = usize::try_from(length / 2).unwrap_or(0);
+    let half = body.into_data_stream().map(move |piece| {
+        let mut piece = piece.map_err(std::io::Error::other)?;
+        if left == 0 {
+            return Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+        }
+        piece.truncate(left);
+        left -= piece.len();
+        Ok(piece)
+    });
+    let end = stream::once(async { Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset)) });
+    Response::from_parts(head, Body::from_stream(half.chain(end)))
 }
 
 struct Validators {
