@@ -10,6 +10,10 @@ impl Chance {
         Self(number("COMFY_ROUTER_TEST_SEED").unwrap_or(20_251_122))
     }
 
+    pub fn of(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// How often a random test plays: `COMFY_ROUTER_TEST_ROUNDS`, or else `rounds`.
     pub fn rounds(rounds: u64) -> u64 {
         number("COMFY_ROUTER_TEST_ROUNDS").unwrap_or(rounds)

@@ -28,7 +28,7 @@ impl Front {
 
     /// A file of a client's that the home instance serves.
     pub(super) async fn served_by_home(&self, request: Request<Body>) -> Answer {
-        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        let reads = reads(request.method());
         let for_image = inert::is_for_image(request.headers());
         let answer = self.pass_home(request).await;
         if reads { inert::file(answer, for_image) } else { answer }
@@ -39,8 +39,17 @@ impl Front {
         if call.caller.apart {
             return Ok(denied());
         }
+        // Names of results, which the page puts into prompts: the router knows by them who wrote the file last.
+        if call.params.first().is_some_and(|rest| rest.starts_with("files/")) && reads(call.request.method())
+        {
+            return self.list(call).await;
+        }
         Ok(self.pass_home(call.request).await)
     }
+}
+
+fn reads(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
 }
 
 pub(super) fn denied() -> Answer {

@@ -12,8 +12,8 @@ use crate::model::decision::{Fallback, Hook, Limits, PolicyVersion, Priority};
 use crate::model::event::History;
 use crate::model::id::UpstreamId;
 use crate::model::job::{
-    Attempt, AttemptOutcome, Body, Job, JobClass, JobOutcome, ModelRef, Needs, Number, Once, Requested,
-    Secrets,
+    Attempt, AttemptOutcome, Body, Job, JobClass, JobOutcome, ModelRef, Needs, Number, Once, Rename,
+    Requested, Secrets,
 };
 
 const SECRET: &str = "hunter2-hush";
@@ -67,7 +67,11 @@ fn job(prompt_id: &str) -> Job {
             secrets: Secrets(vec![("api_key_comfy_org".into(), format!("\"{SECRET}\""))]),
             outputs: vec!["1".into()],
             targets: Some(vec!["1".into()]),
-            renames: vec![Rename { node: "1".into(), input: "image".into(), value: "~gpu0/a.png [output]".into() }],
+            renames: vec![Rename {
+                node: "1".into(),
+                input: "image".into(),
+                value: "~gpu0/a.png [output]".into(),
+            }],
             input_kib: 3,
             headers: vec![("x-team".into(), "blue".into())],
         }),
