@@ -132,7 +132,7 @@ impl Front {
     async fn dispatch(self: Arc<Self>, endpoint: Endpoint, call: Call) -> Answer {
         match endpoint {
             // The common case is not boxed with the large ones below.
-            Endpoint::Home if !files::names_instance(&call.request) => self.pass_home(call.request).await,
+            Endpoint::Home if !files::names_file(&call) => self.pass_home(call.request).await,
             other => Box::pin(self.answer(other, call)).await,
         }
     }
@@ -159,7 +159,7 @@ impl Front {
             Endpoint::Free => self.free(call).await,
             Endpoint::Found => self.found(call).await,
             Endpoint::UserData => self.user_data(call).await,
-            Endpoint::Asset => Ok(self.served_by_home(call.request).await),
+            Endpoint::Asset => self.asset(call).await,
             Endpoint::Internal => self.internal(call).await,
             Endpoint::View => self.view(call).await,
             Endpoint::UploadImage => self.upload_image(call).await,

@@ -1,7 +1,7 @@
 //! `/view`: a file, from the router if it keeps it, else from the instance that has it. Whatever it is, no browser runs it.
 
 use axum::body::Body;
-use hyper::{Method, Request, StatusCode, Uri};
+use hyper::{Request, StatusCode, Uri};
 
 use super::answer::{self, Answer, Answered};
 use super::{Call, Caller, Front, body, inert, place, serve};
@@ -151,7 +151,7 @@ fn same_head(request: &Request<Body>) -> Request<Body> {
 }
 
 /// The request with another `subfolder`, everything else as the client wrote it.
-pub(super) fn with_subfolder(request: Request<Body>, subfolder: &str) -> Request<Body> {
+fn with_subfolder(request: Request<Body>, subfolder: &str) -> Request<Body> {
     replaced(request, &[("subfolder", subfolder)])
 }
 
@@ -173,36 +173,63 @@ fn replaced(mut request: Request<Body>, values: &[(&str, &str)]) -> Request<Body
     request
 }
 
-/// The instance that a query's `subfolder` names, as the file references do that clients are told. Custom nodes' own
-/// pages for files (`/viewvideo` and the like) take the same parameters as `/view`.
-pub(super) fn names_instance(request: &Request<Body>) -> bool {
-    let tagged = |query: &str| query.contains("ubfolder=~") || query.contains("ubfolder=%7");
-    matches!(*request.method(), Method::GET | Method::HEAD) && request.uri().query().is_some_and(tagged)
+/// Is an unknown path asked for a file? Custom nodes' own pages for files (`/viewvideo` and the like) take the parameters of
+/// `/view`. It matters where a `subfolder` names an instance, and to a tenant that must not see everything.
+pub(super) fn names_file(call: &Call) -> bool {
+    let Some(query) = call.request.uri().query() else { return false };
+    if call.caller.apart {
+        return body::value(&body::query(query), "filename").is_some();
+    }
+    query.contains("ubfolder=~") || query.contains("ubfolder=%7")
 }
 
 impl Front {
-    /// A page for files that the table does not know, asked for a file of one instance.
+    /// A page for files that the table does not know.
     pub(super) async fn elsewhere(&self, call: Call) -> Answer {
-        let query = call.query();
-        let (tagged, subfolder) = files::untag(body::value(&query, "subfolder").unwrap_or_default());
-        let Some(instance) = tagged else { return self.pass_home(call.request).await };
-        if call.caller.apart {
-            let allowed = match asked(&query) {
-                Ok(Asked { file, .. }) => {
-                    let there = UploadRef { subfolder: subfolder.to_owned(), ..file };
-                    self.is_own(&call.caller, &instance, &there).await
-                }
-                Err(_) => false,
-            };
-            if !allowed {
-                return answer::status(StatusCode::NOT_FOUND);
-            }
+        let Call { request, caller, .. } = call;
+        let asked = match asked(&body::query(request.uri().query().unwrap_or_default())) {
+            Ok(asked) => asked,
+            // Whatever the page makes of it, it names no file of anybody.
+            Err(_) if !caller.apart => return self.pass_home(request).await,
+            Err(status) => return answer::status(status),
+        };
+        if let (Some(instance), subfolder) = files::untag(&asked.file.subfolder) {
+            let there = UploadRef { subfolder: subfolder.to_owned(), ..asked.file.clone() };
+            return self.page_at(&caller, &instance, &there, request).await;
         }
-        if self.parts.fleet.instance(&instance).is_none() {
+        if !caller.apart {
+            return self.pass_home(request).await;
+        }
+        let own = place::own(&caller, &asked.file);
+        if self.parts.assets.find(&own).is_some() {
+            let Some(home) = self.parts.fleet.home() else { return answer::no_instance() };
+            let given = self.parts.assets.stage(&home, std::slice::from_ref(&own), &self.parts.fleet).await;
+            return match given {
+                Ok(()) => self.pass(&home, as_file(request, &own)).await,
+                Err(error) => answer::text(StatusCode::BAD_GATEWAY, &error.to_string()),
+            };
+        }
+        if asked.file.kind == "input" && !place::is_somebodys(&asked.file) {
+            return self.pass_home(request).await;
+        }
+        match self.writer(&asked.file, None, Some(&caller.tenant)).await {
+            Some(instance) => self.pass(&instance, request).await,
+            None => answer::status(StatusCode::NOT_FOUND),
+        }
+    }
+
+    async fn page_at(
+        &self,
+        caller: &Caller,
+        instance: &InstanceId,
+        there: &UploadRef,
+        request: Request<Body>,
+    ) -> Answer {
+        let hidden = caller.apart && !self.is_own(caller, instance, there).await;
+        if hidden || self.parts.fleet.instance(instance).is_none() {
             return answer::status(StatusCode::NOT_FOUND);
         }
-        let subfolder = subfolder.to_owned();
-        self.pass(&instance, with_subfolder(call.request, &subfolder)).await
+        self.pass(instance, with_subfolder(request, &there.subfolder)).await
     }
 }
 
@@ -251,13 +278,17 @@ mod tests {
     }
 
     #[test]
-    fn a_query_that_names_an_instance_is_seen() {
-        let names = |method: Method, uri: &str| {
-            names_instance(&Request::builder().method(method).uri(uri).body(Body::empty()).unwrap())
+    fn a_page_that_is_asked_for_a_file_is_seen() {
+        let names = |apart: bool, uri: &str| {
+            let caller = Caller { tenant: "ann".into(), apart };
+            let request = Request::get(uri).body(Body::empty()).unwrap();
+            names_file(&Call { request, caller, params: Vec::new() })
         };
-        assert!(names(Method::GET, "/viewvideo?subfolder=~gpu0&filename=a"));
-        assert!(names(Method::GET, "/viewvideo?filename=a&subfolder=%7Egpu0"));
-        assert!(!names(Method::GET, "/viewvideo?filename=a&subfolder=x"));
-        assert!(!names(Method::POST, "/viewvideo?subfolder=~gpu0"));
+        assert!(names(false, "/viewvideo?subfolder=~gpu0&filename=a"));
+        assert!(names(false, "/viewvideo?filename=a&subfolder=%7Egpu0"));
+        assert!(!names(false, "/viewvideo?filename=a&subfolder=x"));
+        assert!(!names(false, "/extensions/a.js"));
+        assert!(names(true, "/viewvideo?%66ilename=a&subfolder=x"));
+        assert!(!names(true, "/extensions/a.js?v=1"));
     }
 }

@@ -27,11 +27,19 @@ impl Front {
     }
 
     /// A file of a client's that the home instance serves.
-    pub(super) async fn served_by_home(&self, request: Request<Body>) -> Answer {
+    async fn served_by_home(&self, request: Request<Body>) -> Answer {
         let reads = reads(request.method());
         let for_image = inert::is_for_image(request.headers());
         let answer = self.pass_home(request).await;
         if reads { inert::file(answer, for_image) } else { answer }
+    }
+
+    /// `/api/assets`: an instance's own catalogue of everybody's files.
+    pub(super) async fn asset(&self, call: Call) -> Answered {
+        if call.caller.apart {
+            return Ok(denied());
+        }
+        Ok(self.served_by_home(call.request).await)
     }
 
     /// `/internal`: the log and the file lists of the home instance. They show what everybody does there.
@@ -81,7 +89,7 @@ fn leads_astray(path: &str) -> bool {
     let path = path.replace('\\', "/");
     let outside = path.split('/').any(|segment| segment == "..") || path.contains('\0');
     // `FILE/move/FILE`: the second begins anew.
-    outside || path.split("/move/").any(|path| is_servers(path))
+    outside || path.split("/move/").any(is_servers)
 }
 
 fn is_servers(path: &str) -> bool {

@@ -12,7 +12,9 @@ use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use hyper::{Method, Request, StatusCode};
 
+use super::answer::{self, Answer};
 use super::{Caller, Front};
+use crate::assets::FetchError;
 use crate::comfy::files;
 use crate::comfy::graph::Named;
 use crate::model::event::OutputFile;
@@ -102,12 +104,14 @@ impl Front {
     }
 
     /// Before a job is taken: what it reads of other instances' files is kept, so that it can be given to any.
-    pub(super) async fn gather(&self, inputs: &Inputs, needed: &[UploadRef]) -> Gathered {
+    pub(super) async fn gather(&self, inputs: &Inputs, needed: &[UploadRef]) -> Result<Gathered, Answer> {
         let mut gathered = Gathered::default();
         let mut bytes = 0;
         for file in needed {
             let staged = match inputs.places.get(file) {
-                Some(place) => self.staged_name(place).await.unwrap_or_else(|| file.clone()),
+                Some(place) => {
+                    self.staged_name(place).await.map_err(|error| answer::not_gathered(&file.name, &error))?
+                }
                 None => file.clone(),
             };
             bytes += self.parts.assets.find(&staged).map_or(0, |kept| kept.bytes());
@@ -123,21 +127,22 @@ impl Front {
             gathered.uploads.push(staged);
         }
         gathered.kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-        gathered
+        Ok(gathered)
     }
 
-    /// The name under which any instance has a file or can be given it; none if it cannot be had.
-    pub(super) async fn staged_name(&self, place: &Place) -> Option<UploadRef> {
+    /// The name under which any instance has a file or can be given it. The error is that of its one instance.
+    pub(super) async fn staged_name(&self, place: &Place) -> Result<UploadRef, FetchError> {
         let (instance, there) = match place {
-            Place::Kept(name) | Place::Everywhere(name) => return Some(name.clone()),
+            Place::Kept(name) | Place::Everywhere(name) => return Ok(name.clone()),
             Place::At { instance, there } => (instance, there),
         };
         let tagged = tagged(instance, there);
         match self.parts.assets.fetch(instance, there, &tagged, &self.parts.fleet).await {
-            Ok(_) => Some(tagged),
+            Ok(_) => Ok(tagged),
             Err(error) => {
                 tracing::warn!(%instance, file = there.name, %error, "file could not be taken from its instance");
-                self.parts.assets.find(&tagged).map(|_| tagged)
+                // A copy of it, if perhaps not of today.
+                self.parts.assets.find(&tagged).map(|_| tagged).ok_or(error)
             }
         }
     }

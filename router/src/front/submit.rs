@@ -38,7 +38,7 @@ impl Front {
         drop(body);
         let (mut found, inputs) = self.examined(&submission, &call.caller).await?;
         let node_errors = found.node_errors.clone();
-        let gathered = self.gather(&inputs, &found.needs.uploads).await;
+        let gathered = self.gather(&inputs, &found.needs.uploads).await?;
         found.needs.uploads = gathered.uploads;
         let files = (gathered.renames, gathered.kib);
         let mut job = self.job_of(submission, found, call.caller.tenant.clone(), &headers, files);

@@ -98,7 +98,7 @@ impl Front {
     async fn original(&self, home: &InstanceId, named: &UploadRef, caller: &Caller) -> Option<UploadRef> {
         let staged = match self.located(caller, named).await? {
             Place::At { instance, there } if instance == *home => return Some(there),
-            place => self.staged_name(&place).await?,
+            place => self.staged_name(&place).await.ok()?,
         };
         let given = self.parts.assets.stage(home, std::slice::from_ref(&staged), &self.parts.fleet).await;
         given

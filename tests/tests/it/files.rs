@@ -284,9 +284,10 @@ async fn a_file_that_breaks_off_at_its_instance_breaks_off_at_the_client() {
     let folder = file["subfolder"].as_str().expect("text");
     let name = format!("{folder}/{} [output]", file["filename"].as_str().expect("text"));
     let refused = client.try_post(json!({ "prompt": loading(&name) })).await;
-    assert!(refused.status == 400 || refused.status == 200, "{}", refused.text());
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    assert_eq!(refused.json()["error"]["type"], "input_unavailable");
     assert_eq!(runs(&client, &loading(&name)).await, 0x6);
-    drop(router);
+    assert_eq!(router.metric("comfy_router_uploads_staged_total", "").await, 1.0, "it came whole, once");
 }
 
 #[tokio::test]

@@ -163,7 +163,7 @@ async fn a_prefix_is_sent_where_the_operator_says() {
     let http = router.http();
     let body = vec![b'x'; 300_000];
     let answer = http.send(Method::PUT, "/api/custom/note/all/lora", body.clone()).await;
-    assert_eq!(answer.status, 404, "these emulators have no such twin");
+    assert_eq!(answer.status, 405, "these emulators have no such twin");
     let answer = http.send(Method::PUT, "/custom/note/all/lora", body).await.ok();
     assert_eq!(answer.text(), fleet.control(0).dir().display().to_string(), "the home instance's answer");
     for at in 0..3 {

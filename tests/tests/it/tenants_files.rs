@@ -117,7 +117,8 @@ async fn a_result_is_its_tenants_own() {
         assert_eq!(answer.status, 400, "{named}: {}", answer.text());
     }
     // A bare name is everybody's own last one.
-    let own = bob.made(&loading(&format!("{name} [output]"))).await;
+    let bobs_name = bobs["filename"].as_str().expect("text");
+    let own = bob.made(&loading(&format!("{bobs_name} [output]"))).await;
     assert_eq!(colour_of(&bob.view(&own).await.ok().body), 0xb);
     let bare = json!({ "filename": name, "subfolder": "", "type": "output" });
     assert_eq!(colour_of(&ann.view(&bare).await.ok().body), 0xa);
