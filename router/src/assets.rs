@@ -17,8 +17,10 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::body::Body;
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use sha2::{Digest as _, Sha256};
 
@@ -32,6 +34,9 @@ use crate::clock::Clock;
 use crate::model::id::InstanceId;
 use crate::model::job::UploadRef;
 use store::Store;
+
+/// An instance that is silent for so long in the middle of a file is given up. Loading a model stops its replies for seconds.
+const STALL: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -260,15 +265,13 @@ impl Handle {
         there: &UploadRef,
         instances: &I,
     ) -> Result<Digest, FetchError> {
-        let mut body = match instances.download(instance, there, None).await.map_err(FetchError::Failed)? {
+        let mut body = match download(instances, instance, there, None).await? {
             Found::Content { body, .. } => body,
             Found::Absent | Found::Same => return Err(FetchError::Absent),
         };
         let mut hash = Sha256::new();
-        while let Some(frame) = body.frame().await {
-            if let Ok(piece) = frame.map_err(FetchError::Broken)?.into_data() {
-                hash.update(&piece);
-            }
+        while let Some(piece) = next_piece(&mut body).await? {
+            hash.update(&piece);
         }
         Ok(Digest(hash.finalize().into()))
     }
@@ -301,7 +304,7 @@ async fn fetch<I: Instances>(
     let name = name::checked(name).map_err(RecordError::from)?;
     let known = store.find(&name);
     let tag = known.as_ref().and_then(Kept::tag);
-    let (mut body, tag) = match instances.download(instance, there, tag).await.map_err(FetchError::Failed)? {
+    let (mut body, tag) = match download(instances, instance, there, tag).await? {
         Found::Absent => return Err(FetchError::Absent),
         Found::Same => {
             return known.ok_or_else(|| FetchError::Failed("the instance answers as if it knew us".into()));
@@ -309,13 +312,36 @@ async fn fetch<I: Instances>(
         Found::Content { body, tag } => (body, tag),
     };
     let mut recording = Recording::begin(store.clone()).await?;
-    while let Some(frame) = body.frame().await {
-        if let Ok(piece) = frame.map_err(FetchError::Broken)?.into_data() {
-            recording.write(&piece).await?;
-        }
+    while let Some(piece) = next_piece(&mut body).await? {
+        recording.write(&piece).await?;
     }
     recording.complete().await?.keep(&name, tag).await?;
     store.find(&name).ok_or_else(|| FetchError::Failed("it had to make room at once".into()))
+}
+
+async fn download<I: Instances>(
+    instances: &I,
+    instance: &InstanceId,
+    there: &UploadRef,
+    tag: Option<&str>,
+) -> Result<Found, FetchError> {
+    let answered = tokio::time::timeout(STALL, instances.download(instance, there, tag)).await;
+    answered.map_err(|_| stalled())?.map_err(FetchError::Failed)
+}
+
+/// None at the end.
+async fn next_piece(body: &mut Body) -> Result<Option<Bytes>, FetchError> {
+    loop {
+        let frame = tokio::time::timeout(STALL, body.frame()).await.map_err(|_| stalled())?;
+        let Some(frame) = frame.transpose().map_err(FetchError::Broken)? else { return Ok(None) };
+        if let Ok(piece) = frame.into_data() {
+            return Ok(Some(piece));
+        }
+    }
+}
+
+fn stalled() -> FetchError {
+    FetchError::Failed(format!("the instance sent nothing for {STALL:?}"))
 }
 
 #[cfg(test)]

@@ -242,6 +242,25 @@ async fn deleted_history_is_gone_with_its_texts() {
 }
 
 #[tokio::test]
+async fn namesakes_on_two_instances_have_an_owner_each() {
+    let world = World::new();
+    let of = |id: &str, tenant: &str| Job { tenant: tenant.into(), ..job(id) };
+    world.ledger.commit(life(&of("p1", "ann"), "gpu0", Some("x.png"))).await.expect("commits");
+    world.ledger.commit(life(&of("p2", "bob"), "gpu1", Some("x.png"))).await.expect("commits");
+    let locate = async |instance: Option<&str>, tenant: Option<&str>| {
+        let instance = instance.map(crate::model::id::InstanceId::from);
+        world.ledger.locate(&output("x.png"), instance.as_ref(), tenant).await.expect("reads")
+    };
+    assert_eq!(locate(None, None).await, Some("gpu1".into()), "the last");
+    assert_eq!(locate(None, Some("ann")).await, Some("gpu0".into()));
+    assert_eq!(locate(Some("gpu0"), None).await, Some("gpu0".into()));
+    assert_eq!(locate(Some("gpu0"), Some("bob")).await, None);
+    assert_eq!(locate(None, Some("eve")).await, None);
+    world.ledger.commit(life(&of("p3", "bob"), "gpu0", Some("x.png"))).await.expect("commits");
+    assert_eq!(locate(Some("gpu0"), Some("ann")).await, None, "it was written over");
+}
+
+#[tokio::test]
 async fn a_file_is_located_at_the_instance_that_wrote_it_last() {
     let world = World::new();
     let (first, second) = (job("p1"), job("p2"));
