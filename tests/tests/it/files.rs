@@ -7,6 +7,9 @@ use comfyui_emulator::{Config, Fault};
 use hyper::Method;
 use serde_json::{Value, json};
 
+/// Name, colour, further fields of the form.
+type Upload<'a> = (&'a str, u32, &'a [(&'a str, &'a str)]);
+
 async fn of(count: usize) -> (Fleet, Router, Client) {
     let fleet = Fleet::of(count).await;
     let router = Serve::over(fleet.instances()).start().await;
@@ -46,7 +49,7 @@ async fn uploads_are_named_and_compared_as_in_comfyui() {
     let alone = Fleet::of(1).await;
     let (through, direct) = (router.http(), Http::new(&alone.url(0)));
     let long = "x".repeat(100);
-    let uploads: [(&str, u32, &[(&str, &str)]); 12] = [
+    let uploads: [Upload<'_>; 12] = [
         ("a.png", 1, &[]),
         ("a.png", 1, &[]),
         ("a.png", 2, &[]),
