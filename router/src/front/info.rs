@@ -105,9 +105,12 @@ impl Front {
     /// lists, waits until the instances have been asked again; so does the first after an upload.
     pub(super) async fn object_info(&self, call: Call) -> Answered {
         let headers = call.request.headers();
-        if self.caches.lists_changed.swap(false, Ordering::Relaxed) || wants_fresh(headers) {
-            self.reread().await;
-        }
+        let changed = self.caches.lists_changed.swap(false, Ordering::Relaxed);
+        let instances = self.parts.fleet.instances();
+        let up = instances.iter().filter(|info| info.is_up());
+        // An upload is given to the home instance, and it alone has to be asked about it.
+        let asked = if wants_fresh(headers) { usize::MAX } else { usize::from(changed) };
+        self.reread(up.take(asked).map(|info| info.id.clone()).collect()).await;
         let merged = self.merged().await;
         if merged.whole.is_empty() {
             return Ok(answer::no_instance());
@@ -122,11 +125,9 @@ impl Front {
         Ok(answer)
     }
 
-    async fn reread(&self) {
-        let instances = self.parts.fleet.instances();
-        let asked =
-            instances.iter().filter(|info| info.is_up()).map(|info| self.parts.fleet.reread(&info.id));
-        if tokio::time::timeout(FRESH, join_all(asked)).await.is_err() {
+    async fn reread(&self, instances: Vec<InstanceId>) {
+        let asked = join_all(instances.iter().map(|id| self.parts.fleet.reread(id)));
+        if tokio::time::timeout(FRESH, asked).await.is_err() {
             tracing::info!("an instance did not list its nodes in time, those known are shown");
         }
     }
