@@ -186,7 +186,12 @@ impl Router {
         if let Err(left) = self.close.drained(LAST_ANSWERS).await {
             tracing::warn!(error = %left, "closing open connections");
         }
-        tokio::task::spawn_blocking(move || self.ledger.close()).await?;
+        let policy = self.policy.clone();
+        tokio::task::spawn_blocking(move || {
+            policy.flush(LAST_ANSWERS);
+            self.ledger.close();
+        })
+        .await?;
         Ok(())
     }
 

@@ -17,7 +17,9 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use crate::model::decision::{Fallback, Hook, PolicyVersion};
 use crate::model::id::InstanceId;
 use crate::model::job::{AttemptOutcome, JobClass, JobOutcome};
-use labels::{attempt_label, class_label, flag, gpu_label, instance_label, status_label, version_label};
+use labels::{
+    attempt_label, class_label, figure_labels, flag, gpu_label, instance_label, status_label, version_label,
+};
 use table::Kind;
 
 /// The installed recorder.
@@ -275,6 +277,28 @@ pub fn policy_serves(version: &PolicyVersion) {
 /// A policy file was refused; `reason` is a word of the policy host's own: `not_wasm`, `wrong_world`, `settings`, ...
 pub fn policy_load_failed(reason: &'static str) {
     counter!(table::POLICY_LOAD_FAILURES, "reason" => reason).increment(1);
+}
+
+/// What policies remember could not be written.
+pub fn policy_state_failed() {
+    counter!(table::POLICY_STATE_ERRORS).increment(1);
+}
+
+/// A counter of the policy's own.
+pub fn policy_counter(policy: &Arc<str>, name: &Arc<str>, by: u64) {
+    let (policy, name) = figure_labels(policy, name);
+    counter!(table::POLICY_COUNTER, "policy" => policy, "name" => name).increment(by);
+}
+
+/// A gauge of the policy's own.
+pub fn policy_gauge(policy: &Arc<str>, name: &Arc<str>, value: f64) {
+    let (policy, name) = figure_labels(policy, name);
+    gauge!(table::POLICY_GAUGE, "policy" => policy, "name" => name).set(value);
+}
+
+pub fn policy_gauge_add(policy: &Arc<str>, name: &Arc<str>, by: f64) {
+    let (policy, name) = figure_labels(policy, name);
+    gauge!(table::POLICY_GAUGE, "policy" => policy, "name" => name).increment(by);
 }
 
 // -- clients

@@ -18,6 +18,7 @@ mod sample;
 mod service;
 mod shipped;
 mod start;
+mod state;
 mod status;
 pub mod tools;
 mod turn;
@@ -29,6 +30,7 @@ pub use error::{LoadError, StartError};
 pub use handle::{Handle, Source};
 pub use shipped::Shipped;
 pub use start::start;
+pub use state::{Entry, Held, StateLimits};
 pub use status::{Ejected, PolicyStatus, Refused, VersionStatus};
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::comfy::frame::{Event, Frame, Kind};
 use crate::fleet::{EventKind, FleetEvent};
 use crate::model::id::{InstanceId, JobId, UpstreamId};
 use crate::model::job::{Attempt, Job, JobOutcome};
-use crate::sessions::{self, Message};
+use crate::sessions::{self, Client, Message};
 
 use running::Running;
 pub use running::{Evidence, Verdict};
@@ -147,11 +147,15 @@ impl Service {
         match command {
             Command::Register { job, attempt } => {
                 let key = attempt.upstream_id.to_string();
-                self.running.insert(key, Running::new(job, attempt));
+                let client = self.client_of(&job);
+                self.running.insert(key, Running::new(job, client, attempt));
             }
             Command::Forget(upstream) => {
                 if let Some(running) = self.running.remove(&upstream.to_string()) {
-                    self.left(&running);
+                    self.left(&running.attempt);
+                    if let Some(client) = &running.client {
+                        self.sessions.forget(client, &running.name);
+                    }
                 }
             }
             Command::Announce(end) => self.announce(&end),
@@ -159,12 +163,15 @@ impl Service {
         }
     }
 
-    /// The attempt works no more: a client that connects now is not told of its node.
-    fn left(&mut self, running: &Running) {
-        let key = running.attempt.upstream_id.to_string();
-        self.current.retain(|_, current| *current != key);
-        if let Some(sid) = &running.job.client_id {
-            self.sessions.set_current(sid, None);
+    fn client_of(&self, job: &Job) -> Option<Client> {
+        self.sessions.client(&job.tenant, job.client_id.as_deref()?)
+    }
+
+    /// The attempt works no more: what its instance says without naming a prompt is not about it.
+    fn left(&mut self, attempt: &Attempt) {
+        let key = attempt.upstream_id.to_string();
+        if self.current.get(&attempt.instance) == Some(&key) {
+            self.current.remove(&attempt.instance);
         }
     }
 
@@ -185,7 +192,7 @@ impl Service {
                     preview.prompt_id.as_deref().or(self.current.get(&event.instance).map(String::as_str));
                 if let Some(running) = key.and_then(|key| self.running.get(key)) {
                     let preview = preview.for_client(&running.job.prompt_id);
-                    self.to_client(running, Message::preview(preview));
+                    self.to_client(running, Message::preview(&running.name, preview));
                 }
                 Ok(())
             }
@@ -212,16 +219,15 @@ impl Service {
             self.current.insert(instance.clone(), key.to_owned());
         }
         running.note(event, now);
-        if let Kind::Executing { node, display_node } = &event.kind {
-            let shown = display_node.as_ref().or(node.as_ref());
-            if let Some(sid) = &running.job.client_id {
-                self.sessions.set_current(sid, shown.map(String::as_str));
-            }
-            // Its last event; the client gets the router's own, after the end is durable.
-            node.as_ref()?;
-        }
         if let Some(verdict) = Verdict::of(event) {
-            return Some(running.over(event, verdict, now));
+            let report = running.over(event, verdict, now);
+            self.current.remove(instance);
+            return Some(report);
+        }
+        if matches!(event.kind, Kind::Executing { node: None, .. }) {
+            // Its last event; the client gets the router's own, after the end is durable.
+            self.current.remove(instance);
+            return None;
         }
         let message = client_message(running, event, &self.told);
         let report = running.progress(now);
@@ -237,7 +243,8 @@ impl Service {
             Kind::Other(_) if event.names_a_node() => {
                 self.to_current(instance, Message::ordinary(event.raw().clone()));
             }
-            Kind::Other(_) | Kind::Logs => self.sessions.broadcast(Message::ordinary(event.raw().clone())),
+            Kind::Other(_) => self.sessions.broadcast(Message::passing(event.raw().clone())),
+            Kind::Logs => self.sessions.send_logs(&Message::passing(event.raw().clone())),
             _ => {}
         }
     }
@@ -249,8 +256,8 @@ impl Service {
     }
 
     fn to_client(&self, running: &Running, message: Message) {
-        if let Some(sid) = &running.job.client_id {
-            self.sessions.send(sid, message);
+        if let Some(client) = &running.client {
+            self.sessions.send(client, &running.name, message);
         }
     }
 }
@@ -258,19 +265,20 @@ impl Service {
 /// The event under the client's prompt id.
 fn client_message(running: &mut Running, event: &Event, told: &Told) -> Message {
     let prompt_id = &running.job.prompt_id;
+    if matches!(event.kind, Kind::Executed { .. }) {
+        let (text, files) = event.tagged(prompt_id, &running.attempt.instance);
+        for file in &files {
+            told.tell(&running.job.tenant, &running.attempt.instance, file.clone());
+        }
+        running.evidence.files.extend(files);
+        return Message::ordinary(text);
+    }
+    let text = event.with_prompt_id(prompt_id);
     match &event.kind {
-        Kind::Executed { .. } => {
-            let (text, files) = event.tagged(prompt_id, &running.attempt.instance);
-            for file in &files {
-                told.tell(&running.job.tenant, &running.attempt.instance, file.clone());
-            }
-            running.evidence.files.extend(files);
-            Message::ordinary(text)
-        }
-        Kind::Progress { .. } => Message::progress(prompt_id, "progress", event.with_prompt_id(prompt_id)),
-        Kind::ProgressState => {
-            Message::progress(prompt_id, "progress_state", event.with_prompt_id(prompt_id))
-        }
-        _ => Message::ordinary(event.with_prompt_id(prompt_id)),
+        Kind::ExecutionStart => Message::start(text),
+        Kind::Executing { .. } => Message::executing(text),
+        Kind::Progress { .. } => Message::progress(&running.name, "progress", text),
+        Kind::ProgressState => Message::progress(&running.name, "progress_state", text),
+        _ => Message::ordinary(text),
     }
 }

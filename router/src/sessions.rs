@@ -1,22 +1,22 @@
 //! Who listens: the websockets of clients, each with a bounded outbox.
 //!
-//! Owns the table of sockets and what waits for each of them. It never touches a network connection (`front` moves the
-//! messages) and never decides what a client may see (`relay` addresses each message to the sid of a job's client).
-//! Sending never waits: a client that does not read loses previews first, then progress, and is then cut off. It
-//! never loses a message that tells of an end and stays connected.
+//! Owns the table of sockets, what waits for each of them, and what their clients' jobs have come to. It never touches a
+//! network connection (`front` moves the messages) and never decides what a client may see (`relay` addresses each message
+//! to a job's client). Sending never waits: a client that does not read loses previews first, then progress, and is then
+//! cut off. It never loses a message that tells of an end and stays connected.
 //!
-//! ComfyUI replaces the socket of a sid that connects again, and forgets the new one when the old one ends. Here a sid
-//! may have several sockets: the newest gets the job's messages, the older ones only what everybody gets, and when the
-//! newest ends the one before it takes over. None is closed for another's sake: browsers with a duplicated tab would
-//! take turns reconnecting for ever.
+//! ComfyUI replaces the socket of a sid that connects again, and forgets the new one when the old one ends. Here a client
+//! may have several sockets: the newest gets the jobs' messages, the older ones only what everybody gets, and when the
+//! newest ends the one before it takes over. Whichever is new is told where the jobs are. None is closed for another's
+//! sake: browsers with a duplicated tab would take turns reconnecting for ever.
 
-mod absent;
 mod message;
 mod outbox;
+mod records;
+mod table;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,9 +26,9 @@ use uuid::Uuid;
 
 use crate::comfy::frame;
 use crate::metrics;
-use absent::Absent;
 pub use message::{Class, Message, Payload};
 pub use outbox::{Closed, Outbox};
+use table::Table;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -41,8 +41,10 @@ pub struct Config {
     pub queue_bytes: usize,
     /// A `status` is sent at least this often: some clients take ten silent seconds for a dead connection.
     pub status_ms: u64,
-    /// How long a job's events are kept for a client that connects only after it posted the job.
+    /// How long a job's events are kept after its end, for a client that was away.
     pub absent_ms: u64,
+    /// Tenants are told apart by their keys: each has client ids of its own.
+    pub apart: bool,
 }
 
 impl Default for Config {
@@ -53,6 +55,18 @@ impl Default for Config {
             queue_bytes: 8 << 20,
             status_ms: 4_000,
             absent_ms: 60_000,
+            apart: false,
+        }
+    }
+}
+
+impl Config {
+    /// What is kept of a client's jobs fits an outbox twice.
+    fn kept(&self) -> records::Limits {
+        records::Limits {
+            messages: self.queue_messages / 2,
+            bytes: self.queue_bytes / 2,
+            result_bytes: self.queue_bytes.saturating_mul(outbox::RESULT_SHARE / 2),
         }
     }
 }
@@ -75,23 +89,9 @@ struct Shared {
     table: Mutex<Table>,
 }
 
-#[derive(Debug, Default)]
-struct Table {
-    next: u64,
-    sockets: HashMap<u64, Arc<Outbox>>,
-    /// The sockets of a sid, the newest last. Never empty.
-    sids: HashMap<String, Sid>,
-    /// The node that a sid's job is at.
-    current: HashMap<String, String>,
-    absent: Absent,
-    closing: bool,
-}
-
-#[derive(Debug)]
-struct Sid {
-    tenant: String,
-    sockets: Vec<u64>,
-}
+/// A client id and whose it is. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Client(Arc<str>);
 
 /// One websocket's place in the table, given up when dropped.
 #[derive(Debug)]
@@ -99,7 +99,9 @@ pub struct Connection {
     /// The client's own, or a minted one.
     pub sid: String,
     pub outbox: Arc<Outbox>,
+    client: Client,
     id: u64,
+    well: bool,
     shared: Arc<Shared>,
 }
 
@@ -125,61 +127,58 @@ impl Service {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            shared.table().absent.forget(Duration::from_millis(shared.config.absent_ms));
+            shared.table().expire(Duration::from_millis(shared.config.absent_ms));
             self.0.broadcast_status(self.0.remaining());
         }
     }
 }
 
 impl Handle {
-    /// Takes a place for a new socket and puts its first messages into the outbox: `status` with the sid, then what the
-    /// sid's jobs did while it was away or, failing that, the node its job is at.
-    ///
-    /// A sid that another tenant holds is not given away: a fresh one is minted.
+    /// None for a client id that no socket can have.
+    pub fn client(&self, tenant: &str, sid: &str) -> Option<Client> {
+        if sid.is_empty() || sid.len() > MAX_SID {
+            return None;
+        }
+        // Without keys a tenant is a header that browsers' websockets cannot send.
+        let tenant = if self.0.config.apart { tenant } else { "" };
+        Some(Client(format!("{}:{tenant}{sid}", tenant.len()).into()))
+    }
+
+    /// Takes a place for a new socket and puts its first messages into the outbox: `status` with the sid, then where the
+    /// client's jobs are.
     pub fn connect(&self, sid: Option<&str>, tenant: &str) -> Result<Connection, ConnectError> {
         let shared = &self.0;
+        let asked = sid.and_then(|sid| Some((sid.to_owned(), self.client(tenant, sid)?)));
+        let (sid, client) = match asked {
+            Some(asked) => asked,
+            None => {
+                let sid = Uuid::new_v4().simple().to_string();
+                let client = self.client(tenant, &sid).expect("32 letters");
+                (sid, client)
+            }
+        };
         let mut table = shared.table();
         if table.closing {
             return Err(ConnectError::Closing);
         }
-        if table.sockets.len() >= shared.config.sockets {
+        if table.len() >= shared.config.sockets {
             return Err(ConnectError::Full(shared.config.sockets));
         }
-        let taken = |sid: &str| table.sids.get(sid).is_some_and(|held| held.tenant != tenant);
-        let usable = sid.filter(|sid| !sid.is_empty() && sid.len() <= MAX_SID && !taken(sid));
-        let sid = usable.map_or_else(|| Uuid::new_v4().simple().to_string(), str::to_owned);
-
         let outbox = Arc::new(Outbox::new(shared.config.queue_messages, shared.config.queue_bytes));
-        outbox.push(Message::ordinary(frame::status(self.remaining(), Some(&sid))));
-        let missed = table.absent.take(&sid);
-        if missed.is_empty()
-            && let Some(node) = table.current.get(&sid)
-        {
-            outbox.push(Message::ordinary(frame::executing_now(node)));
-        }
-        missed.into_iter().for_each(|message| outbox.push(message));
-
-        table.next += 1;
-        let id = table.next;
-        table.sockets.insert(id, outbox.clone());
-        let holders = Sid { tenant: tenant.to_owned(), sockets: Vec::new() };
-        table.sids.entry(sid.clone()).or_insert(holders).sockets.push(id);
-        metrics::ws_clients(table.sockets.len());
-        Ok(Connection { sid, outbox, id, shared: shared.clone() })
+        outbox.push(Message::passing(frame::status(self.remaining(), Some(&sid))));
+        let id = table.join(&client, &outbox);
+        metrics::ws_clients(table.len());
+        Ok(Connection { sid, outbox, client, id, well: false, shared: shared.clone() })
     }
 
-    /// To the newest socket of `sid`. If there is none, what tells of more than progress is kept for a while.
-    pub fn send(&self, sid: &str, message: Message) {
-        let mut table = self.0.table();
-        match table.newest(sid) {
-            Some(outbox) => outbox.push(message),
-            None => table.absent.keep(sid, message),
-        }
+    /// To the newest socket of the client whose job it is, and into what is kept of that job.
+    pub fn send(&self, client: &Client, job: &Arc<str>, message: Message) {
+        self.0.table().send(client, job, message, self.0.config.kept());
     }
 
     /// To every socket.
     pub fn broadcast(&self, message: Message) {
-        for outbox in self.0.table().sockets.values() {
+        for outbox in self.0.table().all() {
             outbox.push(message.clone());
         }
     }
@@ -190,28 +189,31 @@ impl Handle {
         self.broadcast(Message::status(frame::status(remaining, None)));
     }
 
-    /// The node that the sid's job is at; none when no job of it runs.
-    pub fn set_current(&self, sid: &str, node: Option<&str>) {
-        let mut table = self.0.table();
-        match node {
-            Some(node) => {
-                table.current.insert(sid.to_owned(), node.to_owned());
-            }
-            None => {
-                table.current.remove(sid);
-            }
-        }
+    /// The job runs no more, and will run again: there is nothing to tell a client that connects now.
+    pub fn forget(&self, client: &Client, job: &str) {
+        self.0.table().forget(client, job);
+    }
+
+    /// The client asks for log lines, or for no more. True if anybody wants them now.
+    pub fn subscribe_logs(&self, tenant: &str, sid: &str, wants: bool) -> bool {
+        let client = self.client(tenant, sid);
+        client.is_some_and(|client| self.0.table().wants_logs(&client, wants))
+    }
+
+    /// To those who asked for them.
+    pub fn send_logs(&self, message: &Message) {
+        self.0.table().log_readers().for_each(|outbox| outbox.push(message.clone()));
     }
 
     pub fn sockets(&self) -> usize {
-        self.0.table().sockets.len()
+        self.0.table().len()
     }
 
     /// Ends every socket once its outbox is empty, and takes no more.
     pub fn close(&self) {
         let mut table = self.0.table();
         table.closing = true;
-        table.sockets.values().for_each(|outbox| outbox.close(Closed::Shutdown));
+        table.all().for_each(|outbox| outbox.close(Closed::Shutdown));
     }
 
     fn remaining(&self) -> usize {
@@ -225,27 +227,17 @@ impl Shared {
     }
 }
 
-impl Table {
-    fn newest(&self, sid: &str) -> Option<&Arc<Outbox>> {
-        let id = self.sids.get(sid)?.sockets.last()?;
-        self.sockets.get(id)
-    }
-
-    fn leave(&mut self, sid: &str, id: u64) {
-        self.sockets.remove(&id);
-        if let Some(held) = self.sids.get_mut(sid) {
-            held.sockets.retain(|other| *other != id);
-            if held.sockets.is_empty() {
-                self.sids.remove(sid);
-            }
-        }
+impl Connection {
+    /// The client closed it in good order: what it was sent, it has.
+    pub fn closed_well(&mut self) {
+        self.well = true;
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
         let mut table = self.shared.table();
-        table.leave(&self.sid, self.id);
-        metrics::ws_clients(table.sockets.len());
+        table.leave(&self.client, self.id, self.well);
+        metrics::ws_clients(table.len());
     }
 }

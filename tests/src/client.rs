@@ -29,11 +29,16 @@ impl Client {
         Self { http: Http::new(router.url()), sid: sid.to_owned(), record, listening: None }
     }
 
+    /// A websocket under this client's id, of which nothing is recorded.
+    pub async fn socket(&self) -> Socket {
+        let path = format!("/ws?clientId={}", self.sid);
+        Socket::open(self.http.base(), &path).await.expect("the router takes a websocket")
+    }
+
     /// Opens the websocket again, under the same id, and waits for its first `status`.
     pub async fn reconnect(&mut self) {
         self.leave();
-        let path = format!("/ws?clientId={}", self.sid);
-        let mut socket = Socket::open(self.http.base(), &path).await.expect("the router takes a websocket");
+        let mut socket = self.socket().await;
         socket.send(r#"{"type": "feature_flags", "data": {"supports_preview_metadata": true}}"#).await;
         let first = within("the first status", socket.next()).await;
         assert_eq!(first.data()["sid"], json!(self.sid), "the first message greets the client: {first:?}");

@@ -37,6 +37,25 @@ pub fn diffusion(checkpoint: &str, seed: u64, steps: u32) -> Value {
     })
 }
 
+/// So many pictures of one colour, sent over the websocket.
+pub fn streamed(colour: u32, count: u32) -> Value {
+    json!({
+        "1": { "class_type": "EmptyImage",
+               "inputs": { "width": 32, "height": 16, "batch_size": count, "color": colour } },
+        "2": { "class_type": "SaveImageWebsocket", "inputs": { "images": ["1", 0] } },
+    })
+}
+
+/// A picture whose size a node tells as progress text.
+pub fn measured(colour: u32) -> Value {
+    let mut graph = plain(colour);
+    graph["3"] = json!({ "class_type": "GetImageSize", "inputs": { "image": ["1", 0] } });
+    graph["4"] = json!({ "class_type": "ImageScale", "inputs": { "image": ["1", 0], "upscale_method": "area",
+        "width": ["3", 0], "height": ["3", 1], "crop": "disabled" } });
+    graph["2"]["inputs"]["images"] = json!(["4", 0]);
+    graph
+}
+
 /// The colour of a picture's first pixel, `0xRRGGBB`.
 ///
 /// # Panics

@@ -24,7 +24,7 @@ pub use books::{Books, Run};
 pub use chance::Chance;
 pub use client::Client;
 pub use fleet::Fleet;
-pub use graphs::{colour_of, diffusion, loading, noise, plain, png_of};
+pub use graphs::{colour_of, diffusion, loading, measured, noise, plain, png_of, streamed};
 pub use http::{Answer, Http};
 pub use policies::{PolicyFile, component};
 pub use process::{InstanceProcess, InstanceProcesses};

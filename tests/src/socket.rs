@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite};
 
 use crate::within;
@@ -61,6 +61,40 @@ impl Socket {
             Ok(Self(socket))
         };
         within("the websocket opens", opening).await
+    }
+
+    /// One whose owner reads slowly: next to nothing waits on its side of the connection.
+    ///
+    /// # Errors
+    /// When the server refuses the connection or the upgrade.
+    pub async fn open_narrow(base: &str, path: &str) -> anyhow::Result<Self> {
+        let authority = base.trim_start_matches("http://");
+        let opening = async {
+            let socket = TcpSocket::new_v4()?;
+            socket.set_recv_buffer_size(4 << 10)?;
+            let stream = socket.connect(authority.parse()?).await?;
+            let (socket, _) = client_async(format!("ws://{authority}{path}"), stream).await?;
+            Ok(Self(socket))
+        };
+        within("the websocket opens", opening).await
+    }
+
+    /// Says goodbye and waits for the answer; what the server sent before it is lost.
+    ///
+    /// # Panics
+    /// When the server gives no answer.
+    pub async fn close(mut self) {
+        self.0.close(None).await.expect("the websocket is open");
+        let answered = within("an answer to a goodbye", async {
+            loop {
+                match self.0.next().await {
+                    Some(Ok(tungstenite::Message::Close(_))) => return true,
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => return false,
+                }
+            }
+        });
+        assert!(answered.await, "a goodbye is answered");
     }
 
     pub async fn next(&mut self) -> Message {

@@ -7,9 +7,9 @@ use std::hint::black_box;
 
 use comfy_router_policy::{
     Act, Admission, AdmissionDecision, Candidate, Failure, Feedback, Housekeeping, InstanceState, Job,
-    Lifecycle, Limit, Limits, Load, Order, Outcome, Priority, PriorityDecision, Progress, Recovery,
-    RecoveryDecision, Rejection, Retry, RouteAnswer, RouteDecision, Routing, TimeoutDecision, Timeouts,
-    clock, log, random, settings, workflow,
+    Lifecycle, Limit, Limits, Load, Offer, Order, Outcome, Pair, Placement, PlacementDecision, Priority,
+    PriorityDecision, Progress, Recovery, RecoveryDecision, Rejection, Retry, RouteAnswer, RouteDecision,
+    Routing, Seat, TimeoutDecision, Timeouts, clock, log, random, settings, state, workflow,
 };
 use serde::Deserialize;
 
@@ -25,6 +25,7 @@ enum Hook {
     OnFailure,
     Tick,
     Observe,
+    Place,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -68,6 +69,12 @@ enum Deed {
     OldHandle,
     /// Says what `random` gave.
     Random,
+    /// Counts in `state`, and says how far it is.
+    Count,
+    /// Counts in `state`, then traps.
+    CountAndTrap,
+    /// Sets keys without end.
+    FillState,
 }
 
 #[derive(Debug, Deserialize)]
@@ -90,7 +97,7 @@ impl Default for Hostile {
 }
 
 comfy_router_policy::export!(
-    Hostile: lifecycle, admission, priority, timeouts, routing, recovery, housekeeping, feedback
+    Hostile: lifecycle, admission, priority, timeouts, routing, placement, recovery, housekeeping, feedback
 );
 
 impl Hostile {
@@ -125,6 +132,16 @@ fn crude(deed: Deed) {
             let line = "x".repeat(1_000);
             (0..1_000).for_each(|_| log::write(log::Level::Info, &line));
         }
+        Deed::CountAndTrap => {
+            let _ = state::increment("count", 1.0, None);
+            panic!("on purpose");
+        }
+        Deed::FillState => {
+            let mut n = 0;
+            while state::set(&format!("k{n}"), "v", None).is_ok() {
+                n += 1;
+            }
+        }
         Deed::LongLine => log::write(log::Level::Info, &"y".repeat(1_000_000)),
         _ => {}
     }
@@ -155,6 +172,9 @@ fn text(deed: Deed) -> String {
         Deed::LongText => "z".repeat(1_000_000),
         Deed::DirtyText => "a\nb\u{1b}[31mc\0d".to_owned(),
         Deed::Random => random::next().to_string(),
+        Deed::Count => {
+            state::increment("count", 1.0, None).map_or_else(|e| format!("{e:?}"), |n| n.to_string())
+        }
         _ => "fine".to_owned(),
     }
 }
@@ -227,6 +247,22 @@ impl Routing for Hostile {
             _ => RouteAnswer::Ranked(vec![0]),
         };
         RouteDecision { answer, reason: text(deed) }
+    }
+}
+
+impl Placement for Hostile {
+    fn place(&mut self, jobs: &[Job], seats: &[Seat], offers: &[Offer]) -> PlacementDecision {
+        let deed = self.deed(Hook::Place);
+        let first = offers.iter().find(|o| seats[o.seat as usize].free_slots > 0);
+        let good = first.map(|o| Pair { job: o.job, seat: o.seat });
+        let pairs = match deed {
+            Deed::Unknown => vec![Pair { job: jobs.len() as u32, seat: 0 }],
+            Deed::Duplicate => good.into_iter().chain(good).collect(),
+            Deed::LongList => vec![Pair { job: 0, seat: 0 }; 100_000],
+            Deed::Empty => Vec::new(),
+            _ => good.into_iter().collect(),
+        };
+        PlacementDecision { pairs, hold_ms: u32::MAX, reason: text(deed) }
     }
 }
 

@@ -9,6 +9,7 @@ pub(crate) use worlds::admission::exports::comfy_router::policy::admission;
 pub(crate) use worlds::feedback::exports::comfy_router::policy::feedback;
 pub(crate) use worlds::housekeeping::exports::comfy_router::policy::housekeeping;
 pub(crate) use worlds::lifecycle::exports::comfy_router::policy::lifecycle;
+pub(crate) use worlds::placement::exports::comfy_router::policy::placement;
 pub(crate) use worlds::priority::exports::comfy_router::policy::priority;
 pub(crate) use worlds::recovery::exports::comfy_router::policy::recovery;
 pub(crate) use worlds::routing::exports::comfy_router::policy::routing;
@@ -18,7 +19,7 @@ pub(crate) use worlds::timeouts::exports::comfy_router::policy::timeouts;
 mod types_world {
     wit_bindgen::generate!({
         path: "../../wit",
-        inline: "package comfy-router:sdk; world words { import comfy-router:policy/types@0.1.0; }",
+        inline: "package comfy-router:sdk; world words { import comfy-router:policy/types@0.1.1; }",
         additional_derives: [PartialEq],
         generate_all,
     });
@@ -29,6 +30,7 @@ pub(crate) mod host_world {
     wit_bindgen::generate!({
         path: "../../wit",
         world: "comfy-router:policy/host",
+        with: { "comfy-router:policy/types@0.1.1": crate::bindings::types },
         additional_derives: [PartialEq],
         generate_all,
     });
@@ -40,7 +42,7 @@ pub mod worlds {
     pub mod lifecycle {
         wit_bindgen::generate!({
             path: "../../wit",
-            inline: "package comfy-router:sdk; world lifecycle { export comfy-router:policy/lifecycle@0.1.0; }",
+            inline: "package comfy-router:sdk; world lifecycle { export comfy-router:policy/lifecycle@0.1.1; }",
             generate_all,
             additional_derives: [PartialEq],
             pub_export_macro: true,
@@ -51,8 +53,8 @@ pub mod worlds {
     pub mod admission {
         wit_bindgen::generate!({
             path: "../../wit",
-            inline: "package comfy-router:sdk; world admission { export comfy-router:policy/admission@0.1.0; }",
-            with: { "comfy-router:policy/types@0.1.0": crate::bindings::types },
+            inline: "package comfy-router:sdk; world admission { export comfy-router:policy/admission@0.1.1; }",
+            with: { "comfy-router:policy/types@0.1.1": crate::bindings::types },
             generate_all,
             additional_derives: [PartialEq],
             pub_export_macro: true,
@@ -63,8 +65,8 @@ pub mod worlds {
     pub mod priority {
         wit_bindgen::generate!({
             path: "../../wit",
-            inline: "package comfy-router:sdk; world priority { export comfy-router:policy/priority@0.1.0; }",
-            with: { "comfy-router:policy/types@0.1.0": crate::bindings::types },
+            inline: "package comfy-router:sdk; world priority { export comfy-router:policy/priority@0.1.1; }",
+            with: { "comfy-router:policy/types@0.1.1": crate::bindings::types },
             generate_all,
             additional_derives: [PartialEq],
             pub_export_macro: true,
@@ -75,8 +77,8 @@ pub mod worlds {
     pub mod timeouts {
         wit_bindgen::generate!({
             path: "../../wit",
-            inline: "package comfy-router:sdk; world timeouts { export comfy-router:policy/timeouts@0.1.0; }",
-            with: { "comfy-router:policy/types@0.1.0": crate::bindings::types },
+            inline: "package comfy-router:sdk; world timeouts { export comfy-router:policy/timeouts@0.1.1; }",
+            with: { "comfy-router:policy/types@0.1.1": crate::bindings::types },
             generate_all,
             additional_derives: [PartialEq],
             pub_export_macro: true,
@@ -87,8 +89,20 @@ pub mod worlds {
     pub mod routing {
         wit_bindgen::generate!({
             path: "../../wit",
-            inline: "package comfy-router:sdk; world routing { export comfy-router:policy/routing@0.1.0; }",
-            with: { "comfy-router:policy/types@0.1.0": crate::bindings::types },
+            inline: "package comfy-router:sdk; world routing { export comfy-router:policy/routing@0.1.1; }",
+            with: { "comfy-router:policy/types@0.1.1": crate::bindings::types },
+            generate_all,
+            additional_derives: [PartialEq],
+            pub_export_macro: true,
+        });
+    }
+
+    #[allow(unsafe_code, unreachable_pub, missing_debug_implementations, clippy::all)]
+    pub mod placement {
+        wit_bindgen::generate!({
+            path: "../../wit",
+            inline: "package comfy-router:sdk; world placement { export comfy-router:policy/placement@0.1.1; }",
+            with: { "comfy-router:policy/types@0.1.1": crate::bindings::types },
             generate_all,
             additional_derives: [PartialEq],
             pub_export_macro: true,
@@ -99,8 +113,8 @@ pub mod worlds {
     pub mod recovery {
         wit_bindgen::generate!({
             path: "../../wit",
-            inline: "package comfy-router:sdk; world recovery { export comfy-router:policy/recovery@0.1.0; }",
-            with: { "comfy-router:policy/types@0.1.0": crate::bindings::types },
+            inline: "package comfy-router:sdk; world recovery { export comfy-router:policy/recovery@0.1.1; }",
+            with: { "comfy-router:policy/types@0.1.1": crate::bindings::types },
             generate_all,
             additional_derives: [PartialEq],
             pub_export_macro: true,
@@ -111,8 +125,8 @@ pub mod worlds {
     pub mod housekeeping {
         wit_bindgen::generate!({
             path: "../../wit",
-            inline: "package comfy-router:sdk; world housekeeping { export comfy-router:policy/housekeeping@0.1.0; }",
-            with: { "comfy-router:policy/types@0.1.0": crate::bindings::types },
+            inline: "package comfy-router:sdk; world housekeeping { export comfy-router:policy/housekeeping@0.1.1; }",
+            with: { "comfy-router:policy/types@0.1.1": crate::bindings::types },
             generate_all,
             additional_derives: [PartialEq],
             pub_export_macro: true,
@@ -123,7 +137,7 @@ pub mod worlds {
     pub mod feedback {
         wit_bindgen::generate!({
             path: "../../wit",
-            inline: "package comfy-router:sdk; world feedback { export comfy-router:policy/feedback@0.1.0; }",
+            inline: "package comfy-router:sdk; world feedback { export comfy-router:policy/feedback@0.1.1; }",
             generate_all,
             additional_derives: [PartialEq],
             pub_export_macro: true,

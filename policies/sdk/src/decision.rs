@@ -1,6 +1,9 @@
 //! Short ways to say an answer.
 
-use crate::{AdmissionDecision, Limits, PriorityDecision, Rejection, RouteAnswer, RouteDecision};
+use crate::{
+    AdmissionDecision, Limits, Pair, PlacementDecision, PriorityDecision, Rejection, RouteAnswer,
+    RouteDecision,
+};
 
 /// Rows of a ranking, counted as the host or as Rust counts.
 pub trait Ranking {
@@ -28,6 +31,14 @@ impl RouteDecision {
     /// The reason is told to the client.
     pub fn reject(reason: impl Into<String>) -> Self {
         Self { answer: RouteAnswer::Reject, reason: reason.into() }
+    }
+}
+
+impl PlacementDecision {
+    /// Rows of jobs with the rows of their seats. The jobs left out are asked about again within a second.
+    pub fn pairs(pairs: impl IntoIterator<Item = (u32, u32)>, reason: impl Into<String>) -> Self {
+        let pairs = pairs.into_iter().map(|(job, seat)| Pair { job, seat }).collect();
+        Self { pairs, hold_ms: 1_000, reason: reason.into() }
     }
 }
 

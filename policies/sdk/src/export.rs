@@ -1,9 +1,11 @@
 //! From the generated interfaces to the traits, and the macro that ties a policy to them.
 
 use crate::bindings::{
-    admission, feedback, housekeeping, lifecycle, priority, recovery, routing, timeouts, types,
+    admission, feedback, housekeeping, lifecycle, placement, priority, recovery, routing, timeouts, types,
 };
-use crate::hooks::{Admission, Feedback, Housekeeping, Lifecycle, Priority, Recovery, Routing, Timeouts};
+use crate::hooks::{
+    Admission, Feedback, Housekeeping, Lifecycle, Placement, Priority, Recovery, Routing, Timeouts,
+};
 
 /// The one value of a policy that lives in a guest. Implemented by [`export!`](crate::export).
 pub trait Exported: 'static {
@@ -52,6 +54,16 @@ impl<E: Exported<Policy: Routing>> routing::Guest for E {
     }
 }
 
+impl<E: Exported<Policy: Placement>> placement::Guest for E {
+    fn place(
+        jobs: Vec<types::Job>,
+        seats: Vec<placement::Seat>,
+        offers: Vec<placement::Offer>,
+    ) -> placement::PlacementDecision {
+        E::with(|policy| policy.place(&jobs, &seats, &offers))
+    }
+}
+
 impl<E: Exported<Policy: Recovery>> recovery::Guest for E {
     fn on_failure(job: types::Job, failure: recovery::Failure) -> recovery::RecoveryDecision {
         E::with(|policy| policy.on_failure(&job, &failure))
@@ -73,8 +85,8 @@ impl<E: Exported<Policy: Feedback>> feedback::Guest for E {
 /// Makes a type that implements `Default` the policy of this component, with the hooks named:
 /// `export!(MyPolicy: lifecycle, routing, priority);`
 ///
-/// The hooks are `lifecycle`, `admission`, `priority`, `timeouts`, `routing`, `recovery`, `housekeeping`, `feedback`,
-/// and the type must implement the trait of each one named.
+/// The hooks are `lifecycle`, `admission`, `priority`, `timeouts`, `routing`, `placement`, `recovery`, `housekeeping`,
+/// `feedback`, and the type must implement the trait of each one named.
 #[macro_export]
 macro_rules! export {
     ($policy:ty: $($hook:ident),+ $(,)?) => {

@@ -1,8 +1,8 @@
 //! One trait for each hook. Implement what your policy has an opinion on; the router's built-in answers the rest.
 
 use crate::{
-    AdmissionDecision, Candidate, Failure, InstanceState, Job, Limit, Limits, Load, Order, Outcome,
-    PriorityDecision, Progress, RecoveryDecision, RouteDecision, TimeoutDecision,
+    AdmissionDecision, Candidate, Failure, InstanceState, Job, Limit, Limits, Load, Offer, Order, Outcome,
+    PlacementDecision, PriorityDecision, Progress, RecoveryDecision, RouteDecision, Seat, TimeoutDecision,
 };
 
 /// Take and judge the operator's settings. The value returned is the policy from then on.
@@ -31,6 +31,11 @@ pub trait Timeouts {
 /// Where should it run?
 pub trait Routing {
     fn route(&mut self, job: &Job, candidates: &[Candidate]) -> RouteDecision;
+}
+
+/// Where should the head of the queue run, all at once? Asked in the place of [`Routing`] when it is exported.
+pub trait Placement {
+    fn place(&mut self, jobs: &[Job], seats: &[Seat], offers: &[Offer]) -> PlacementDecision;
 }
 
 /// Its attempt failed: what now?

@@ -5,4 +5,4 @@ use crate::bindings::host_world::comfy_router::policy as answered_by;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::testing::host as answered_by;
 
-pub use answered_by::{clock, fleet, log, queue, random, workflow};
+pub use answered_by::{clock, fleet, log, metrics, queue, random, state, workflow};

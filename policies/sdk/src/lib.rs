@@ -37,14 +37,17 @@ pub mod testing;
 pub use bindings::admission::{AdmissionDecision, Rejection};
 pub use bindings::feedback::{Outcome, ResultKind};
 pub use bindings::housekeeping::{Act, Order};
+pub use bindings::placement::{Offer, Pair, PlacementDecision, Seat};
 pub use bindings::priority::PriorityDecision;
 pub use bindings::recovery::{Cause, Failure, RecoveryDecision, Retry};
 pub use bindings::routing::{RouteAnswer, RouteDecision};
 pub use bindings::timeouts::{Limit, Limits, Progress, TimeoutDecision};
 pub use bindings::types::{Candidate, InstanceState, Job, JobClass, Load};
 pub use decision::Ranking;
-pub use hooks::{Admission, Feedback, Housekeeping, Lifecycle, Priority, Recovery, Routing, Timeouts};
-pub use host::{clock, fleet, log, queue, random, workflow};
+pub use hooks::{
+    Admission, Feedback, Housekeeping, Lifecycle, Placement, Priority, Recovery, Routing, Timeouts,
+};
+pub use host::{clock, fleet, log, metrics, queue, random, state, workflow};
 pub use settings::settings;
 
 #[doc(hidden)]

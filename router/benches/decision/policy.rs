@@ -43,6 +43,7 @@ pub(crate) async fn measure(handle: &Handle, shipped: Shipped) -> (Vec<Duration>
 
 fn context() -> Context {
     let instance = |n: u32| InstanceTexts {
+        devices: Arc::default(),
         name: InstanceId::from(format!("gpu{n}").as_str()),
         labels: Arc::default(),
         resident: Arc::default(),

@@ -9,6 +9,7 @@
 #![allow(clippy::print_stdout, reason = "a program whose output is its purpose")]
 
 mod load;
+#[allow(dead_code, reason = "shared with the websocket benchmark")]
 mod processes;
 mod prompt;
 mod upstream;

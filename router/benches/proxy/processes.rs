@@ -21,7 +21,7 @@ pub(crate) struct Peer<'a> {
 }
 
 impl Process {
-    fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         let started = Instant::now();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
         let child = child.unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
@@ -69,12 +69,12 @@ pub(crate) fn pinned(program: &str) -> Command {
     command
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.local_addr().expect("its address").port()
 }
 
-fn local(port: u16) -> SocketAddr {
+pub(crate) fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
@@ -141,6 +141,14 @@ http {
 }
 ";
 
+/// Waits until it is so.
+pub(crate) fn until(process: &Process, what: &str, is_so: impl Fn() -> bool) {
+    while !is_so() {
+        assert!(process.started.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// Waits for a 200, and says how long that took since the process was started.
 pub(crate) fn answers(address: SocketAddr, path: &str, process: &Process) -> Duration {
     while process.started.elapsed() < PATIENCE {
@@ -152,7 +160,7 @@ pub(crate) fn answers(address: SocketAddr, path: &str, process: &Process) -> Dur
     panic!("no 200 from {address}{path} within {PATIENCE:?}");
 }
 
-fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
+pub(crate) fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;

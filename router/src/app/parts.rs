@@ -27,6 +27,7 @@ pub(super) fn policy(config: &Config) -> policy::Config {
     let mut policy = policy::Config {
         file: written.file.clone(),
         settings: written.settings.clone(),
+        dir: Some(config.state_dir().join("policy")),
         ..policy::Config::default()
     };
     policy.limits.call_ms = limits.deadline_ms;
@@ -74,6 +75,7 @@ pub(super) fn sessions(config: &Config) -> sessions::Config {
         sockets: config.limits.connections,
         queue_messages: config.limits.ws_queue_messages,
         queue_bytes: config.limits.ws_queue_bytes,
+        apart: !config.front.api_keys.is_empty(),
         ..sessions::Config::default()
     }
 }

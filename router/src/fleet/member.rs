@@ -33,6 +33,8 @@ struct Known {
     sid: Option<Arc<str>>,
     /// Prompts of this router, with the number of looks at the queue since each was last seen there.
     ours: HashMap<String, u8>,
+    /// At the last look, others' prompts were there.
+    company: bool,
     /// The last prompt it took.
     witness: Option<String>,
     /// ComfyUI counts the prompts it takes; a process that starts anew counts from 0.
@@ -129,12 +131,19 @@ impl Member {
         let mut known = self.known();
         let count = |ids: &[String]| ids.iter().filter(|id| !known.ours.contains_key(*id)).count() as u32;
         let foreign = Foreign { running: count(&queue.running), pending: count(&queue.pending) };
+        known.company = foreign.running + foreign.pending > 0;
         known.ours.retain(|id, unseen| {
             let seen = queue.running.contains(id) || queue.pending.contains(id);
             *unseen = if seen { 0 } else { *unseen + 1 };
             *unseen <= GONE
         });
         foreign
+    }
+
+    /// Does a queue of this length mean that others' prompts are or were there?
+    pub(super) fn has_company(&self, remaining: u64) -> bool {
+        let known = self.known();
+        known.company || remaining > known.ours.len() as u64
     }
 
     /// Asks for the catalogue to be read again; gives the number of this wish.
@@ -203,11 +212,14 @@ mod tests {
             pending: pending.iter().map(ToString::to_string).collect(),
         };
         // Not there yet, there, gone: never foreign, and in the end forgotten.
+        assert!(member.has_company(2) && !member.has_company(1));
         assert_eq!(member.foreign(&queue(&["other"], &[])), Foreign { running: 1, pending: 0 });
+        assert!(member.has_company(0), "it may have gone");
         assert_eq!(member.foreign(&queue(&["mine"], &["x", "y"])), Foreign { running: 0, pending: 2 });
         for _ in 0..=GONE {
             member.foreign(&queue(&[], &[]));
         }
         assert!(member.known().ours.is_empty());
+        assert!(!member.has_company(0));
     }
 }

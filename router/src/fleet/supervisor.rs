@@ -160,6 +160,7 @@ impl Supervisor {
         match event {
             LinkEvent::Frame { frame, bytes } => {
                 metrics::instance_frame(self.member.id(), bytes);
+                self.notice_others(&frame);
                 self.pass(frame).await
             }
             LinkEvent::Up { sid, restarted } => {
@@ -179,6 +180,15 @@ impl Supervisor {
                 self.member.hurry();
                 self.socket_down().await
             }
+        }
+    }
+
+    /// Others' prompts came or went: the load is looked at now, not at the next round.
+    fn notice_others(&self, frame: &Frame) {
+        if let Frame::Event(Event { kind: Kind::Status { remaining }, .. }) = frame
+            && self.member.has_company(*remaining)
+        {
+            self.member.hurry();
         }
     }
 

@@ -239,18 +239,25 @@ impl Front {
         Ok(answer::ok())
     }
 
-    /// Log lines go to the socket that the instance knows: the router's own, from where all clients get them.
+    /// Log lines go to the socket that the instance knows, the router's own; the sessions know which clients asked.
     pub(super) async fn log_subscription(&self, call: Call) -> Answered {
         if call.caller.apart {
             return Ok(home::denied());
         }
+        let tenant = call.caller.tenant.clone();
         let (parts, body) = call.request.into_parts();
         let body =
             body::read(Request::from_parts(parts.clone(), body), self.limits.body_bytes, "home").await?;
         let Some(home) = self.parts.fleet.home() else { return Ok(answer::no_instance()) };
         let Some(mut wanted) = body::parsed::<Map<String, Value>>(&body)? else { return Ok(answer::ok()) };
-        if let Some(sid) = self.parts.fleet.sid(&home) {
-            wanted.insert("clientId".to_owned(), Value::from(&*sid));
+        if let (Some(client), Some(enabled)) = (wanted.get("clientId"), wanted.get("enabled")) {
+            let client = client.as_str().unwrap_or_default();
+            let enabled = !matches!(enabled, Value::Null | Value::Bool(false));
+            let anybody = self.parts.sessions.subscribe_logs(&tenant, client, enabled);
+            wanted.insert("enabled".to_owned(), Value::from(anybody));
+            if let Some(sid) = self.parts.fleet.sid(&home) {
+                wanted.insert("clientId".to_owned(), Value::from(&*sid));
+            }
         }
         let text = Value::Object(wanted).to_string();
         let mut request = Request::from_parts(parts, Body::from(text.clone()));

@@ -36,9 +36,16 @@ impl Bound {
 static INSTANCES: Bound = Bound::new(1024);
 static GPUS: Bound = Bound::new(1024);
 static POLICIES: Bound = Bound::new(64);
+static OWNERS: Bound = Bound::new(64);
+static FIGURES: Bound = Bound::new(512);
 
 pub(super) fn instance_label(instance: &InstanceId) -> SharedString {
     INSTANCES.label(&instance.0)
+}
+
+/// The policy that keeps a figure, and what it calls it.
+pub(super) fn figure_labels(policy: &Arc<str>, name: &Arc<str>) -> (SharedString, SharedString) {
+    (OWNERS.label(policy), FIGURES.label(name))
 }
 
 pub(super) fn gpu_label(uuid: &Arc<str>) -> SharedString {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::{InstanceId, JobId};
 use super::job::WallMs;
-use super::view::{Candidate, Context, InstanceView, JobView, Load};
+use super::view::{Candidate, Context, InstanceView, JobView, Load, Offer, Seat};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -23,10 +23,11 @@ pub enum Hook {
     OnFailure,
     Tick,
     Observe,
+    Place,
 }
 
 impl Hook {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Configure,
         Self::Admit,
         Self::Prioritize,
@@ -36,6 +37,7 @@ impl Hook {
         Self::OnFailure,
         Self::Tick,
         Self::Observe,
+        Self::Place,
     ];
 
     /// As in the WIT, with underscores.
@@ -50,6 +52,7 @@ impl Hook {
             Self::OnFailure => "on_failure",
             Self::Tick => "tick",
             Self::Observe => "observe",
+            Self::Place => "place",
         }
     }
 }
@@ -78,6 +81,13 @@ pub enum Question {
         job: JobView,
         candidates: Vec<Candidate>,
     },
+    /// The head of the queue at once, for a policy that exports `placement`.
+    Place {
+        jobs: Vec<JobView>,
+        seats: Vec<Seat>,
+        /// In the order of jobs, then of seats.
+        offers: Vec<Offer>,
+    },
     OnTimeout {
         job: JobView,
         limit: Limit,
@@ -101,6 +111,7 @@ pub enum Answer {
     Intake { admission: Admission, priority: Priority, limits: Limits },
     Reassess { priority: Priority, limits: Limits },
     Route(RouteDecision),
+    Place(Placement),
     OnTimeout(TimeoutDecision),
     OnFailure(RecoveryDecision),
     Tick(Vec<Order>),
@@ -170,6 +181,22 @@ pub enum Route {
         ms: u32,
     },
     Reject,
+}
+
+/// A matching: each pair is an offer, no job is in two, no seat in more than it has free slots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    pub pairs: Vec<Pair>,
+    /// For the jobs left out.
+    pub hold_ms: u32,
+    pub reason: String,
+}
+
+/// Row of the jobs, row of the seats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Pair {
+    pub job: u32,
+    pub seat: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -93,6 +93,43 @@ pub struct InstanceView {
     pub failures: u32,
 }
 
+/// An instance as `placement` sees it: what is the same for every job.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Seat {
+    pub instance: u32,
+    pub free_slots: u32,
+    pub free_in_ms: Option<u32>,
+    pub running: u32,
+    pub pending: u32,
+    pub gpu: GpuView,
+    pub failures: u32,
+}
+
+/// One job of a window could run on one of its seats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Offer {
+    /// Row of the jobs.
+    pub job: u32,
+    /// Row of the seats.
+    pub seat: u32,
+    pub models_resident: u32,
+    pub load_ms: Option<u32>,
+    pub run_ms: Option<u32>,
+    pub same_signature: bool,
+}
+
+/// A waiting job, as `queue.waiting` lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct WaitingView {
+    pub tenant: u32,
+    pub client: u32,
+    pub class: JobClass,
+    pub signature: u32,
+    pub models: u32,
+    pub waited_ms: u32,
+    pub run_ms: Option<u32>,
+}
+
 /// What the `fleet`, `queue` and `clock` host functions answer from during one consultation. Shared and immutable:
 /// building it is a few `Arc` clones.
 #[derive(Debug, Clone, Default)]
@@ -106,6 +143,10 @@ pub struct Context {
     pub tenants: Arc<Vec<(Arc<str>, Totals)>>,
     /// By client index.
     pub clients: Arc<Vec<(Arc<str>, Totals)>>,
+    /// By class.
+    pub classes: [Totals; 3],
+    /// The head of the queue, as of at most a second ago.
+    pub waiting: Arc<Vec<WaitingView>>,
 }
 
 #[derive(Debug, Clone)]
@@ -115,6 +156,15 @@ pub struct InstanceTexts {
     /// Believed to be loaded.
     pub resident: Arc<Vec<ModelRef>>,
     pub can: Arc<Capabilities>,
+    pub devices: Arc<Vec<DeviceText>>,
+}
+
+/// A device as an instance names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceText {
+    pub name: String,
+    pub kind: String,
+    pub vram_total_mib: Option<u32>,
 }
 
 /// What an instance has, as its catalogue lists it.

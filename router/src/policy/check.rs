@@ -3,9 +3,9 @@
 
 use super::config::{Bounds, GuestLimits};
 use crate::model::decision::{
-    Admission, Limits, Order, Priority, RecoveryDecision, Route, RouteDecision, TimeoutDecision,
+    Admission, Limits, Order, Placement, Priority, RecoveryDecision, Route, RouteDecision, TimeoutDecision,
 };
-use crate::model::view::{Candidate, InstanceView};
+use crate::model::view::{Candidate, InstanceView, Offer, Seat};
 
 /// Scores and ageing beyond this are cut: sums of them must stay finite.
 const MOST_POINTS: f64 = 1e12;
@@ -121,6 +121,37 @@ impl Check<'_> {
         Ok(rows)
     }
 
+    /// A matching within what was offered.
+    pub(crate) fn placement(
+        &self,
+        answer: Placement,
+        jobs: usize,
+        seats: &[Seat],
+        offers: &[Offer],
+    ) -> Checked<Placement> {
+        self.rows("pairs", answer.pairs.len())?;
+        let mut placed = vec![false; jobs];
+        let mut free: Vec<u32> = seats.iter().map(|seat| seat.free_slots).collect();
+        for &pair in &answer.pairs {
+            let (job, seat) = (pair.job, pair.seat);
+            match placed.get_mut(job as usize) {
+                None => return nonsense(format!("job row {job} of {jobs}")),
+                Some(true) => return nonsense(format!("job row {job} twice")),
+                Some(placed) => *placed = true,
+            }
+            match free.get_mut(seat as usize) {
+                None => return nonsense(format!("seat row {seat} of {}", seats.len())),
+                Some(0) => return nonsense(format!("more jobs for seat row {seat} than it has free slots")),
+                Some(free) => *free -= 1,
+            }
+            if offers.binary_search_by_key(&(job, seat), |offer| (offer.job, offer.seat)).is_err() {
+                return nonsense(format!("job row {job} on seat row {seat}, which was not offered"));
+            }
+        }
+        let hold_ms = answer.hold_ms.clamp(1, self.bounds.max_hold_ms);
+        Ok(Placement { hold_ms, reason: self.text(&answer.reason), ..answer })
+    }
+
     pub(crate) fn recovery(&self, decision: RecoveryDecision) -> RecoveryDecision {
         match decision {
             RecoveryDecision::Retry { delay_ms, avoid_instance } => RecoveryDecision::Retry {
@@ -161,6 +192,30 @@ mod tests {
         }
         let held = route(Route::Hold { ms: u32::MAX }).unwrap().route;
         assert_eq!(held, Route::Hold { ms: Bounds::default().max_hold_ms });
+    }
+
+    #[test]
+    fn a_placement_is_a_matching_within_the_offers() {
+        use crate::model::decision::Pair;
+        let (jobs, seats, offers) = sample::window(3, 4);
+        let judge = |pairs: &[(u32, u32)]| {
+            let pairs = pairs.iter().map(|&(job, seat)| Pair { job, seat }).collect();
+            let answer = Placement { pairs, hold_ms: u32::MAX, reason: "x".repeat(9_999) };
+            check(|c| c.placement(answer, jobs.len(), &seats, &offers))
+        };
+        let good = judge(&[(0, 0), (1, 1)]).unwrap();
+        assert_eq!((good.hold_ms, good.reason.len()), (Bounds::default().max_hold_ms, 4_096));
+        assert!(judge(&[]).is_ok(), "all may wait");
+        let long = vec![(0, 0); 2_000];
+        let bad: [&[(u32, u32)]; 7] =
+            [&[(3, 0)], &[(0, 4)], &[(u32::MAX, 0)], &[(0, 0), (0, 1)], &[(0, 0), (1, 0)], &[(0, 2)], &long];
+        for pairs in bad {
+            assert!(judge(pairs).is_err(), "{pairs:?}");
+        }
+        assert!(
+            !offers.iter().any(|o| (o.job, o.seat) == (2, 3)) && judge(&[(2, 3)]).is_err(),
+            "not offered"
+        );
     }
 
     #[test]

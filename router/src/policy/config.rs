@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::shipped::Shipped;
+use super::state::StateLimits;
 use crate::model::decision::Limits;
 
 /// The `[policy]` table.
@@ -28,6 +29,10 @@ pub struct Config {
     pub bounds: Bounds,
     pub breaker: Breaker,
     pub builtin: Builtin,
+    pub state: StateLimits,
+    /// Where the host keeps what survives a restart; none keeps nothing.
+    #[serde(skip)]
+    pub dir: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -43,6 +48,8 @@ impl Default for Config {
             bounds: Bounds::default(),
             breaker: Breaker::default(),
             builtin: Builtin::default(),
+            state: StateLimits::default(),
+            dir: None,
         }
     }
 }
@@ -65,6 +72,8 @@ impl Config {
         positive("limits.rows", self.limits.rows.into());
         positive("limits.component_mib", self.limits.component_mib.into());
         positive("breaker.failures", self.breaker.failures.into());
+        positive("state.keys", self.state.keys.into());
+        positive("state.kib", self.state.kib.into());
         positive("bounds.max_hold_ms", self.bounds.max_hold_ms.into());
         positive("bounds.max_extend_ms", self.bounds.max_extend_ms.into());
         if self.limits.stack_kib < 64 {

@@ -2,6 +2,9 @@
 
 use crate::model::decision::Hook;
 
+/// The version of `comfy-router:policy` that this router has. Everything of the same 0.1 up to it is taken.
+pub(crate) const WIT_VERSION: &str = "0.1.1";
+
 /// A component was refused; the one that served before still does.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
@@ -23,13 +26,17 @@ pub enum LoadError {
     Wasi { import: String, advice: &'static str },
     #[error("it imports {0}, which this router does not offer")]
     UnknownImport(String),
-    #[error("it exports no hook of comfy-router:policy@0.1.0; its exports are {0}")]
+    #[error(
+        "it was built for {interface}, and this router offers {WIT_VERSION}: update the router, or build the policy with the wit folder of this router's version"
+    )]
+    Newer { interface: String },
+    #[error("it exports no hook of comfy-router:policy@0.1.1; its exports are {0}")]
     NoHooks(String),
     #[error("it cannot be linked: {0}")]
     Link(String),
     #[error("it cannot be instantiated: {0}")]
     Instantiate(String),
-    #[error("its export {interface} is not as comfy-router:policy@0.1.0 has it: {message}")]
+    #[error("its export {interface} is not as comfy-router:policy@0.1.1 has it: {message}")]
     Shape { interface: &'static str, message: String },
     #[error("it refuses its settings: {0}")]
     Settings(String),
@@ -53,6 +60,7 @@ impl LoadError {
             Self::CompileTimeout(_) => "compile_timeout",
             Self::Wasi { .. } => "wasi",
             Self::UnknownImport(_) => "unknown_import",
+            Self::Newer { .. } => "newer",
             Self::NoHooks(_) => "no_hooks",
             Self::Link(_) => "link",
             Self::Instantiate(_) => "instantiate",

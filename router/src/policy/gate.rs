@@ -29,7 +29,7 @@ pub(crate) fn pass(
     now_ms: u64,
 ) -> Result<(), LoadError> {
     let check = Check { limits, bounds };
-    let mut guest = version.guest(now_ms)?;
+    let mut guest = version.trial(now_ms)?;
     let mut missed = 0;
     for round in 0..ROUNDS {
         let size = SIZES[round as usize % SIZES.len()];
@@ -46,7 +46,7 @@ pub(crate) fn pass(
                         message: error.message,
                     });
                 }
-                guest = version.guest(now_ms)?;
+                guest = version.trial(now_ms)?;
             }
         }
     }
@@ -63,6 +63,7 @@ fn put(
     for hook in super::handle::hooks(&consultation.question) {
         if version.exports(*hook) {
             put_hook(guest, check, *hook, consultation).map_err(|error| (*hook, error))?;
+            guest.keep();
         }
     }
     Ok(())
@@ -97,6 +98,10 @@ pub(crate) fn put_hook(
         }
         (Question::Route { job, candidates }, _) => {
             Said::Whole(Answer::Route(check.route(guest.route(asked, job, candidates)?, candidates)?))
+        }
+        (Question::Place { jobs, seats, offers }, _) => {
+            let answer = guest.place(asked, jobs, seats, offers)?;
+            Said::Whole(Answer::Place(check.placement(answer, jobs.len(), seats, offers)?))
         }
         (Question::OnTimeout { job, limit, progress }, _) => {
             Said::Whole(Answer::OnTimeout(check.timeout(guest.on_timeout(asked, job, *limit, progress)?)))

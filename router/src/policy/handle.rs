@@ -1,7 +1,9 @@
 //! The way in: asks the policy thread, and answers natively itself when that thread does not answer in time.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
@@ -10,9 +12,11 @@ use tokio::sync::{oneshot, watch};
 use super::config::Config;
 use super::error::LoadError;
 use super::record;
+use super::state::{Changes, Entry, Held, Refused, Spaces};
 use super::status::PolicyStatus;
 use crate::metrics;
 use crate::model::decision::{Consultation, Decided, Fallback, Hook, PolicyVersion, Question};
+use crate::model::job::WallMs;
 
 /// Time on top of the guest's own deadlines for the way to the policy thread and back.
 const GRACE: Duration = Duration::from_millis(5);
@@ -46,6 +50,8 @@ pub struct Handle {
     pub(crate) config: Arc<Config>,
     pub(crate) serving: watch::Receiver<PolicyVersion>,
     pub(crate) status: watch::Receiver<PolicyStatus>,
+    pub(crate) places: Arc<AtomicBool>,
+    pub(crate) spaces: Spaces,
     /// Tells the loading thread that somebody is left.
     pub(crate) _alive: Arc<()>,
 }
@@ -71,6 +77,11 @@ impl Handle {
         self.serving.borrow().clone()
     }
 
+    /// Does the version that answers now place a window of the queue at once?
+    pub fn places(&self) -> bool {
+        self.places.load(Ordering::Acquire)
+    }
+
     /// Wakes when another version answers from now on: priorities given by the old one are worth asking again.
     pub fn changed(&self) -> watch::Receiver<PolicyVersion> {
         self.serving.clone()
@@ -87,6 +98,52 @@ impl Handle {
     /// What serves, what is switched off and why, and what was refused last.
     pub fn status(&self) -> PolicyStatus {
         self.status.borrow().clone()
+    }
+
+    /// What each policy remembers, in figures.
+    pub fn held(&self) -> Vec<Held> {
+        self.spaces.held()
+    }
+
+    /// The first `most` entries of a policy's memory whose keys begin with `prefix`.
+    pub fn remembered(
+        &self,
+        policy: &str,
+        prefix: &str,
+        most: usize,
+        now: WallMs,
+    ) -> BTreeMap<String, Entry> {
+        self.spaces.of(policy).entries(prefix, most, now)
+    }
+
+    /// An operator's word: `None` forgets the key. Says why not, if not.
+    pub fn remember(
+        &self,
+        policy: &str,
+        key: String,
+        value: Option<String>,
+        ttl_ms: Option<u32>,
+        now: WallMs,
+    ) -> Result<(), &'static str> {
+        let (space, mut changes) = (self.spaces.of(policy), Changes::default());
+        match value {
+            Some(value) => space.set(&mut changes, key, value, ttl_ms, now).map_err(Refused::as_str)?,
+            None => {
+                space.delete(&mut changes, &key, now);
+            }
+        }
+        space.apply(&mut changes);
+        Ok(())
+    }
+
+    /// An operator's word: forget everything of a policy. Says how many keys that were.
+    pub fn forget(&self, policy: &str) -> usize {
+        self.spaces.of(policy).clear()
+    }
+
+    /// Waits until what policies remember is on disk.
+    pub fn flush(&self, patience: Duration) {
+        self.spaces.flush(patience);
     }
 
     fn unavailable(&self, consultation: &Consultation, started: Instant) -> Decided {
@@ -110,6 +167,7 @@ pub(crate) fn hooks(question: &Question) -> &'static [Hook] {
         Question::Intake { .. } => &[Hook::Admit, Hook::Prioritize, Hook::LimitsFor],
         Question::Reassess { .. } => &[Hook::Prioritize, Hook::LimitsFor],
         Question::Route { .. } => &[Hook::Route],
+        Question::Place { .. } => &[Hook::Place],
         Question::OnTimeout { .. } => &[Hook::OnTimeout],
         Question::OnFailure { .. } => &[Hook::OnFailure],
         Question::Tick { .. } => &[Hook::Tick],

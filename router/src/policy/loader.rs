@@ -16,6 +16,7 @@ use super::error::LoadError;
 use super::gate;
 use super::handle::{LoadRequest, Source};
 use super::service::{self, Slot};
+use super::state::Spaces;
 use super::status::PolicyStatus;
 use super::wasm::{Engine, Version};
 use super::watch::Watched;
@@ -34,6 +35,7 @@ pub(crate) struct Loader {
     pub config: Arc<Config>,
     pub clock: Arc<dyn Clock>,
     pub engine: Engine,
+    pub spaces: Spaces,
     pub service: SyncSender<service::Command>,
     pub status: watch::Sender<PolicyStatus>,
     /// A compilation that was given up on still runs; there is never more than one.
@@ -105,10 +107,11 @@ impl Loader {
         }
         let (engine, limits, settings) =
             (self.engine.clone(), self.config.limits, self.config.settings_json());
+        let space = self.spaces.of(&id.name);
         let (done, compiled) = sync_channel(1);
         let compiling = self.compiling.clone();
         let spawned = std::thread::Builder::new().name("policy-compile".to_owned()).spawn(move || {
-            let version = Version::compile(&engine, &limits, id, settings, &bytes);
+            let version = Version::compile(&engine, &limits, id, settings, space, &bytes);
             compiling.store(false, Ordering::Release);
             let _ = done.send(version);
         });

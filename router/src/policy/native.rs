@@ -3,11 +3,11 @@
 
 use super::config::Config;
 use crate::model::decision::{
-    Admission, Answer, Cause, Failure, Limit, Limits, Order, Priority, Progress, Question, RecoveryDecision,
-    Route, RouteDecision, TimeoutDecision,
+    Admission, Answer, Cause, Failure, Limit, Limits, Order, Pair, Placement, Priority, Progress, Question,
+    RecoveryDecision, Route, RouteDecision, TimeoutDecision,
 };
 use crate::model::job::JobClass;
-use crate::model::view::{Candidate, JobView};
+use crate::model::view::{Candidate, JobView, Offer, Seat};
 
 /// Points between two classes.
 const CLASS_POINTS: f64 = 100.0;
@@ -29,6 +29,7 @@ pub(crate) fn answer(question: &Question, config: &Config) -> Answer {
             Answer::Reassess { priority: prioritize(job, config), limits: limits_for(config) }
         }
         Question::Route { candidates, .. } => Answer::Route(route(candidates)),
+        Question::Place { seats, offers, .. } => Answer::Place(place(seats, offers)),
         Question::OnTimeout { job, limit, progress } => {
             Answer::OnTimeout(on_timeout(job, *limit, progress, config))
         }
@@ -72,6 +73,26 @@ pub(crate) fn route(candidates: &[Candidate]) -> RouteDecision {
         return RouteDecision { route: Route::Hold { ms: 1_000 }, reason: "no free slot".to_owned() };
     }
     RouteDecision { route: Route::Ranked(rows), reason: "least loaded".to_owned() }
+}
+
+/// What `route` would say to one job after the other: each takes the least loaded seat that is left.
+pub(crate) fn place(seats: &[Seat], offers: &[Offer]) -> Placement {
+    let mut free: Vec<u32> = seats.iter().map(|seat| seat.free_slots).collect();
+    let mut pairs: Vec<Pair> = Vec::new();
+    for of_job in offers.chunk_by(|a, b| a.job == b.job) {
+        let best = of_job.iter().filter(|offer| free[offer.seat as usize] > 0).min_by_key(|offer| {
+            let seat = &seats[offer.seat as usize];
+            let given = seat.free_slots - free[offer.seat as usize];
+            let memory_first = u32::MAX - seat.gpu.vram_free_mib.unwrap_or(0);
+            let load = seat.running.saturating_add(seat.pending).saturating_add(given);
+            (load, seat.failures, u32::MAX - offer.models_resident, memory_first, offer.seat)
+        });
+        if let Some(offer) = best {
+            free[offer.seat as usize] -= 1;
+            pairs.push(Pair { job: offer.job, seat: offer.seat });
+        }
+    }
+    Placement { pairs, hold_ms: 1_000, reason: "least loaded".to_owned() }
 }
 
 pub(crate) fn on_timeout(
@@ -123,6 +144,17 @@ mod tests {
         let decision = route(&[candidate(2, 1), candidate(0, 1), candidate(0, 0)]);
         assert_eq!(decision.route, Route::Ranked(vec![1, 0]));
         assert!(matches!(route(&[candidate(1, 0)]).route, Route::Hold { .. }));
+    }
+
+    #[test]
+    fn a_window_is_spread_over_the_free_seats_in_the_order_of_its_jobs() {
+        let seat = |running, free_slots| Seat { running, free_slots, ..Seat::default() };
+        let offer = |job, seat| Offer { job, seat, ..Offer::default() };
+        let seats = [seat(1, 1), seat(0, 2), seat(0, 0)];
+        let offers =
+            [offer(0, 0), offer(0, 1), offer(1, 1), offer(1, 2), offer(2, 0), offer(2, 1), offer(3, 1)];
+        let pairs: Vec<_> = place(&seats, &offers).pairs.iter().map(|p| (p.job, p.seat)).collect();
+        assert_eq!(pairs, [(0, 1), (1, 1), (2, 0)]);
     }
 
     #[test]

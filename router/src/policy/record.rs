@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use super::config::Config;
 use super::native;
 use crate::model::decision::{
-    Act, Admission, Answer, Consultation, Decided, DecisionRecord, Fallback, Hook, Limits, Order,
+    Act, Admission, Answer, Consultation, Decided, DecisionRecord, Fallback, Hook, Limits, Order, Placement,
     PolicyVersion, Priority, Question, RecoveryDecision, Route, TimeoutDecision,
 };
-use crate::model::view::{Candidate, Context};
+use crate::model::view::{Candidate, Context, Seat};
 
 /// Rows of a ranking, or orders, that a record names before it only counts them.
 const SHOWN: usize = 4;
@@ -61,6 +61,11 @@ fn sayings(answer: &Answer, question: &Question, context: &Context) -> Vec<(Hook
             let Question::Route { candidates, .. } = question else { return Vec::new() };
             vec![(Hook::Route, said_route(&decision.route, candidates, context), decision.reason.clone())]
         }
+        Answer::Place(placement) => {
+            let Question::Place { jobs, seats, .. } = question else { return Vec::new() };
+            let said = said_placement(placement, jobs.len(), seats, context);
+            vec![(Hook::Place, said, placement.reason.clone())]
+        }
         Answer::OnTimeout(decision) => {
             vec![(Hook::OnTimeout, said_timeout(decision), timeout_reason(decision))]
         }
@@ -109,6 +114,23 @@ pub(crate) fn said_route(route: &Route, candidates: &[Candidate], context: &Cont
         Route::Hold { ms } => format!("hold {ms} ms"),
         Route::Reject => "reject".to_owned(),
     }
+}
+
+pub(crate) fn said_placement(
+    placement: &Placement,
+    jobs: usize,
+    seats: &[Seat],
+    context: &Context,
+) -> String {
+    if placement.pairs.is_empty() {
+        return format!("hold {jobs} for {} ms", placement.hold_ms);
+    }
+    let pair = |pair: &crate::model::decision::Pair| {
+        let seat = seats.get(pair.seat as usize)?;
+        Some(format!("{} on {}", pair.job, instance_name(context, seat.instance)))
+    };
+    let shown: Vec<String> = placement.pairs.iter().take(SHOWN).filter_map(pair).collect();
+    shortened(shown.join(", "), placement.pairs.len())
 }
 
 fn shortened(mut text: String, count: usize) -> String {
@@ -183,7 +205,7 @@ mod tests {
 
     #[test]
     fn every_hook_of_a_question_leaves_a_record() {
-        let expected = [3, 2, 1, 1, 1, 1, 1];
+        let expected = [3, 2, 1, 1, 1, 1, 1, 1];
         for (question, expected) in sample::questions(0, 4).into_iter().zip(expected) {
             let consultation = sample::ask(1, 4, question);
             let version = builtin_version();

@@ -10,7 +10,8 @@ use crate::model::decision::{
 use crate::model::id::InstanceId;
 use crate::model::job::{Body, JobClass, ModelRef, Needs};
 use crate::model::view::{
-    Candidate, Capabilities, Context, GpuView, InstanceTexts, InstanceView, JobTexts, JobView, Load, Totals,
+    Candidate, Capabilities, Context, DeviceText, GpuView, InstanceTexts, InstanceView, JobTexts, JobView,
+    Load, Offer, Seat, Totals, WaitingView,
 };
 
 /// The largest fleet a policy must cope with before it may serve.
@@ -111,6 +112,40 @@ fn candidate(n: u32) -> Candidate {
     }
 }
 
+/// Jobs of a window.
+pub(crate) const WINDOW: u32 = 32;
+
+/// A window of jobs over as many seats: every third seat is busy, every eighth combination is not offered.
+pub(crate) fn window(jobs: u32, seats: usize) -> (Vec<JobView>, Vec<Seat>, Vec<Offer>) {
+    let rows = candidates(seats);
+    let seat = |c: &Candidate| Seat {
+        instance: c.instance,
+        free_slots: c.free_slots,
+        free_in_ms: c.free_in_ms,
+        running: c.running,
+        pending: c.pending,
+        gpu: c.gpu,
+        failures: c.failures,
+    };
+    let offered = |job: u32, c: &Candidate| Offer {
+        job,
+        seat: c.instance,
+        models_resident: c.models_resident,
+        load_ms: c.load_ms,
+        run_ms: c.run_ms,
+        same_signature: c.same_signature,
+    };
+    let offers = (0..jobs)
+        .flat_map(|job| rows.iter().map(move |c| (job, c)))
+        .filter(|(job, c)| job + c.instance == 0 || (job + c.instance) % 5 != 0)
+        .map(|(job, c)| offered(job, c));
+    (jobs_of(jobs), rows.iter().map(seat).collect(), offers.collect())
+}
+
+fn jobs_of(count: u32) -> Vec<JobView> {
+    (0..count).map(job_of).collect()
+}
+
 pub(crate) fn instances(count: usize) -> Vec<InstanceView> {
     (0..count as u32)
         .map(|n| InstanceView {
@@ -137,6 +172,11 @@ pub(crate) fn context(instances: usize) -> Context {
             classes: job().texts.needs.classes.iter().cloned().collect(),
             models: HashMap::from([(model.folder.clone(), HashSet::from([model.name.clone()]))]),
         }),
+        devices: Arc::new(vec![DeviceText {
+            name: format!("cuda:{n} emulated"),
+            kind: "cuda".to_owned(),
+            vram_total_mib: Some(24_564),
+        }]),
     });
     let totals = Totals { queued: 5, running: 1 };
     Context {
@@ -145,6 +185,25 @@ pub(crate) fn context(instances: usize) -> Context {
         all: Totals { queued: 20, running: 4 },
         tenants: Arc::new((0..4).map(|n| (format!("tenant{n}").into(), totals)).collect()),
         clients: Arc::new((0..8).map(|n| (format!("client{n}").into(), Totals::default())).collect()),
+        classes: [
+            Totals { queued: 4, running: 2 },
+            Totals { queued: 6, running: 1 },
+            Totals { queued: 10, running: 1 },
+        ],
+        waiting: Arc::new((0..20).map(waiting).collect()),
+    }
+}
+
+fn waiting(n: u32) -> WaitingView {
+    let job = job_of(n);
+    WaitingView {
+        tenant: job.tenant,
+        client: job.client,
+        class: job.class,
+        signature: job.signature,
+        models: job.models,
+        waited_ms: 250 * n,
+        run_ms: job.run_ms,
     }
 }
 
@@ -188,6 +247,11 @@ pub(crate) fn outcomes(count: usize) -> Vec<AttemptReport> {
         .collect()
 }
 
+fn place(size: usize) -> Question {
+    let (jobs, seats, offers) = window(WINDOW, size);
+    Question::Place { jobs, seats, offers }
+}
+
 /// One question of each kind about job variant `n`, with `size` instances.
 pub(crate) fn questions(n: u32, size: usize) -> Vec<Question> {
     let causes =
@@ -213,5 +277,6 @@ pub(crate) fn questions(n: u32, size: usize) -> Vec<Question> {
         Question::OnFailure { job: job_of(n), failure },
         Question::Tick { instances: instances(size) },
         Question::Observe { outcomes: outcomes(size) },
+        place(size),
     ]
 }

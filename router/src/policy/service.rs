@@ -2,6 +2,7 @@
 //! built-in for whatever neither answers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use tokio::sync::watch;
@@ -39,6 +40,8 @@ pub(crate) struct Service {
     pub clock: Arc<dyn Clock>,
     pub newest: Option<Slot>,
     pub last_good: Option<Slot>,
+    /// Whether the serving version exports `placement`, for the scheduler to ask that instead of `route`.
+    pub places: Arc<AtomicBool>,
     pub serving: watch::Sender<PolicyVersion>,
     pub status: watch::Sender<PolicyStatus>,
 }
@@ -108,12 +111,9 @@ impl Service {
     /// After anything that changes who answers or what is shown.
     pub(crate) fn publish(&mut self) {
         let now = self.clock.now();
-        let serving = self
-            .newest
-            .iter()
-            .chain(&self.last_good)
-            .find(|slot| slot.breaker.open().is_none())
-            .map_or_else(builtin_version, |slot| slot.version.id.clone());
+        let answers = self.newest.iter().chain(&self.last_good).find(|slot| slot.breaker.open().is_none());
+        self.places.store(answers.is_some_and(|slot| slot.version.exports(Hook::Place)), Ordering::Release);
+        let serving = answers.map_or_else(builtin_version, |slot| slot.version.id.clone());
         let changed = *self.serving.borrow() != serving;
         self.status.send_modify(|status| {
             status.newest = self.newest.as_ref().map(|slot| slot.status(now.tick));

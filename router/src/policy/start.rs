@@ -1,6 +1,7 @@
 //! Starts the policy's threads and ties them together.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::sync_channel;
 
 use tokio::sync::watch;
@@ -11,6 +12,7 @@ use super::handle::Handle;
 use super::loader::{self, Loader};
 use super::record::builtin_version;
 use super::service::Service;
+use super::state::Spaces;
 use super::status::PolicyStatus;
 use super::wasm::Engine;
 use super::watch::Watched;
@@ -38,11 +40,14 @@ pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Handle, StartError
     let (serving, serving_seen) = watch::channel(builtin_version());
     let (status, status_seen) = watch::channel(PolicyStatus::builtin(clock.now().wall));
 
+    let spaces = remembered(&config);
+    let places = Arc::new(AtomicBool::new(false));
     let service = Service {
         config: config.clone(),
         clock: clock.clone(),
         newest: None,
         last_good: None,
+        places: places.clone(),
         serving,
         status: status.clone(),
     };
@@ -52,6 +57,7 @@ pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Handle, StartError
         config: config.clone(),
         clock,
         engine,
+        spaces: spaces.clone(),
         service: asks.clone(),
         status,
         compiling: Arc::default(),
@@ -68,7 +74,28 @@ pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Handle, StartError
         loader.run(&requests, watched, &handles);
     })?;
     let _ = loaded.recv();
-    Ok(Handle { asks, loads, config, serving: serving_seen, status: status_seen, _alive: alive })
+    Ok(Handle {
+        asks,
+        loads,
+        config,
+        serving: serving_seen,
+        status: status_seen,
+        places,
+        spaces,
+        _alive: alive,
+    })
+}
+
+/// What policies remembered. Where that cannot be read they begin anew rather than not at all.
+fn remembered(config: &Config) -> Spaces {
+    let Some(dir) = &config.dir else { return Spaces::new(config.state) };
+    let opened = std::fs::create_dir_all(dir)
+        .map_err(|error| error.to_string())
+        .and_then(|()| Spaces::open(config.state, &dir.join("state.db")));
+    opened.unwrap_or_else(|error| {
+        tracing::error!(dir = %dir.display(), %error, "what policies remember is lost with this process");
+        Spaces::new(config.state)
+    })
 }
 
 fn spawn(name: &'static str, config: &Config, run: impl FnOnce() + Send + 'static) -> Result<(), StartError> {

@@ -1,7 +1,9 @@
 //! The whole host, through its handle, with real components: the shipped policies and the hostile fixture.
 
+mod compatibility;
 mod hostile;
 mod refusal;
+mod remembering;
 mod service;
 mod tools;
 

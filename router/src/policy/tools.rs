@@ -13,6 +13,7 @@ use super::config::Config;
 use super::error::LoadError;
 use super::handle::Source;
 use super::loader;
+use super::state::Space;
 use super::wasm::{Engine, Version};
 use crate::model::decision::PolicyVersion;
 
@@ -50,6 +51,6 @@ fn open(path: &Path, settings: &Settings) -> Result<Opened, ToolError> {
 impl Opened {
     fn compile(&self) -> Result<Version, LoadError> {
         let (limits, settings) = (&self.config.limits, self.config.settings_json());
-        Version::compile(&self.engine, limits, self.id.clone(), settings, &self.bytes)
+        Version::compile(&self.engine, limits, self.id.clone(), settings, Space::default(), &self.bytes)
     }
 }

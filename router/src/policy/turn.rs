@@ -14,9 +14,9 @@ use crate::clock::Tick;
 use crate::metrics;
 use crate::model::decision::{
     Admission, Answer, AttemptReport, Consultation, Decided, DecisionRecord, Failure, Fallback, Hook, Limit,
-    Limits, PolicyVersion, Priority, Progress, Question, RouteDecision, TimeoutDecision,
+    Limits, Placement, PolicyVersion, Priority, Progress, Question, RouteDecision, TimeoutDecision,
 };
-use crate::model::view::{Candidate, InstanceView, JobView, Load};
+use crate::model::view::{Candidate, InstanceView, JobView, Load, Offer, Seat};
 
 pub(crate) struct Turn<'a> {
     service: &'a mut Service,
@@ -42,6 +42,7 @@ impl<'a> Turn<'a> {
                 Answer::Reassess { priority, limits }
             }
             Question::Route { job, candidates } => self.route(job, candidates),
+            Question::Place { jobs, seats, offers } => self.place(jobs, seats, offers),
             Question::OnTimeout { job, limit, progress } => self.on_timeout(job, *limit, progress),
             Question::OnFailure { job, failure } => self.on_failure(job, failure),
             Question::Tick { instances } => self.tick(instances),
@@ -61,6 +62,23 @@ impl<'a> Turn<'a> {
             |guest, check| Ok(with_reason(check.route(guest.route(asked, job, candidates)?, candidates)?)),
             |_| with_reason(native::route(candidates)),
             |decision| record::said_route(&decision.route, candidates, &asked.context),
+        ))
+    }
+
+    fn place(&mut self, jobs: &[JobView], seats: &[Seat], offers: &[Offer]) -> Answer {
+        let asked = self.asked;
+        let with_reason = |placement: Placement| {
+            let reason = placement.reason.clone();
+            (placement, reason)
+        };
+        Answer::Place(self.ask(
+            Hook::Place,
+            |guest, check| {
+                let answer = guest.place(asked, jobs, seats, offers)?;
+                Ok(with_reason(check.placement(answer, jobs.len(), seats, offers)?))
+            },
+            |_| with_reason(native::place(seats, offers)),
+            |placement| record::said_placement(placement, jobs.len(), seats, &asked.context),
         ))
     }
 
@@ -208,7 +226,10 @@ impl<'a> Turn<'a> {
                 (Err(error.reason), slot.failed(hook, &error, now))
             }
             Some(guest) => match call(guest, &check) {
-                Ok(said) => (Ok(said), slot.breaker.succeeded(hook, now)),
+                Ok(said) => {
+                    guest.keep();
+                    (Ok(said), slot.breaker.succeeded(hook, now))
+                }
                 Err(error) => (Err(error.reason), slot.failed(hook, &error, now)),
             },
         };

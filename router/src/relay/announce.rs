@@ -1,6 +1,8 @@
 //! How a client hears of the end of its job: the event that ends it, `status`, `executing {node: null}`. In ComfyUI's
 //! order, and not before the ledger has it.
 
+use std::sync::Arc;
+
 use crate::comfy::frame::{self, JobError};
 use crate::model::job::JobOutcome;
 use crate::sessions::Message;
@@ -11,17 +13,17 @@ impl Service {
     pub(super) fn announce(&mut self, end: &End) {
         let held = end.attempt.as_ref().and_then(|attempt| {
             let running = self.running.remove(&attempt.upstream_id.to_string())?;
-            self.left(&running);
+            self.left(&running.attempt);
             running.held
         });
-        let sid = end.job.client_id.as_deref();
-        if let Some(sid) = sid {
+        let client = self.client_of(&end.job).zip(Some(Arc::<str>::from(end.job.prompt_id.as_str())));
+        if let Some((client, job)) = &client {
             let last = held.unwrap_or_else(|| self.made_up(end));
-            self.sessions.send(sid, Message::terminal(last));
+            self.sessions.send(client, job, Message::terminal(last));
         }
         self.sessions.broadcast_status(end.remaining);
-        if let Some(sid) = sid {
-            self.sessions.send(sid, Message::terminal(frame::executing_done(&end.job.prompt_id)));
+        if let Some((client, job)) = &client {
+            self.sessions.send(client, job, Message::terminal(frame::executing_done(&end.job.prompt_id)));
         }
     }
 

@@ -10,6 +10,7 @@ use crate::clock::{Now, Tick};
 use crate::comfy::frame::{ErrorData, Event, Kind, Utf8Bytes};
 use crate::model::event::OutputFile;
 use crate::model::job::{Attempt, Job};
+use crate::sessions::Client;
 
 use super::Report;
 
@@ -42,6 +43,10 @@ pub struct Evidence {
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) job: Arc<Job>,
+    /// Who hears of it; nobody, without a client id.
+    pub(super) client: Option<Client>,
+    /// The prompt id, as messages are kept under.
+    pub(super) name: Arc<str>,
     pub(super) attempt: Attempt,
     pub(super) evidence: Evidence,
     /// The end as the instance sent it, until it may be told.
@@ -79,10 +84,12 @@ impl Verdict {
 }
 
 impl Running {
-    pub(super) fn new(job: Arc<Job>, attempt: Attempt) -> Self {
+    pub(super) fn new(job: Arc<Job>, client: Option<Client>, attempt: Attempt) -> Self {
         let loaders = if job.needs.models.is_empty() { HashSet::new() } else { loaders(&job.body.prompt) };
         Self {
+            name: job.prompt_id.as_str().into(),
             job,
+            client,
             attempt,
             evidence: Evidence {
                 verdict: Verdict::Interrupted,

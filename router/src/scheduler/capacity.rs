@@ -7,7 +7,9 @@ use std::sync::Arc;
 use crate::clock::Tick;
 use crate::model::id::{JobId, UpstreamId};
 use crate::model::job::{ModelRef, Needs};
-use crate::model::view::{Candidate, Capabilities, GpuView, InstanceTexts, InstanceView};
+use crate::model::view::{
+    Candidate, Capabilities, DeviceText, GpuView, InstanceTexts, InstanceView, Offer, Seat,
+};
 
 use super::input::{InstanceReport, InstanceSpec};
 use super::learn::Learned;
@@ -20,6 +22,7 @@ pub(super) struct Instance {
     pub(super) spec: InstanceSpec,
     pub(super) up: bool,
     pub(super) can: Arc<Capabilities>,
+    pub(super) devices: Arc<Vec<DeviceText>>,
     pub(super) drained_by: Drained,
     /// The policy's cap on slots.
     pub(super) cap: Option<u32>,
@@ -56,6 +59,7 @@ impl Instance {
             spec,
             up: false,
             can: Arc::default(),
+            devices: Arc::default(),
             drained_by: Drained::default(),
             cap: None,
             foreign: (0, 0),
@@ -171,6 +175,37 @@ impl Instance {
         }
     }
 
+    pub(super) fn seat(&self, index: usize, now: Tick) -> Seat {
+        Seat {
+            instance: index as u32,
+            free_slots: self.free_slots(),
+            free_in_ms: self.free_in_ms(now),
+            running: self.running(),
+            pending: self.foreign.1,
+            gpu: self.gpu_view(now),
+            failures: self.recent_failures(now),
+        }
+    }
+
+    /// What this instance (`index`, in row `seat`) offers the job in row `job`.
+    pub(super) fn offer(
+        &self,
+        index: usize,
+        (job, seat): (u32, u32),
+        needs: &Needs,
+        learned: &Learned,
+    ) -> Offer {
+        let missing = || needs.models.iter().filter(|model| !self.is_resident(model));
+        Offer {
+            job,
+            seat,
+            models_resident: (needs.models.len() - missing().count()) as u32,
+            load_ms: learned.load_ms(missing()),
+            run_ms: learned.run_ms(needs.signature, Some(index as u32)),
+            same_signature: self.last_signature == Some(needs.signature),
+        }
+    }
+
     pub(super) fn view(&self, index: usize, now: Tick) -> InstanceView {
         InstanceView {
             instance: index as u32,
@@ -194,6 +229,7 @@ impl Instance {
             labels: self.spec.labels.clone(),
             resident: self.resident.clone(),
             can: self.can.clone(),
+            devices: self.devices.clone(),
         }
     }
 

@@ -25,6 +25,8 @@ pub struct CoreConfig {
     pub max_limits: Limits,
     /// How many main models (checkpoints, diffusion models) an instance is believed to keep loaded.
     pub resident_models: usize,
+    /// Waiting jobs that a policy which exports `placement` is asked about at once.
+    pub window: usize,
 }
 
 impl Default for CoreConfig {
@@ -39,6 +41,7 @@ impl Default for CoreConfig {
             housekeeping_ms: 1_000,
             max_limits: Limits::default(),
             resident_models: 1,
+            window: 32,
         }
     }
 }

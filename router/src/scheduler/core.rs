@@ -7,6 +7,7 @@
 mod attempts;
 mod deadlines;
 mod intake;
+mod placing;
 mod recovery;
 mod routing;
 #[cfg(test)]
@@ -23,7 +24,7 @@ use crate::model::decision::{
 use crate::model::event::Event;
 use crate::model::id::JobId;
 use crate::model::job::{Attempt, AttemptOutcome, Job, JobOutcome, JobState, ModelRef};
-use crate::model::view::{Context, InstanceTexts, JobTexts, JobView, Totals};
+use crate::model::view::{Context, InstanceTexts, JobTexts, JobView, Totals, WaitingView};
 
 use super::capacity::{Instance, Live};
 use super::config::CoreConfig;
@@ -57,8 +58,11 @@ pub struct Core {
     last_ticket: Ticket,
     asked: HashMap<Ticket, Asked>,
     committing: HashMap<Ticket, Then>,
-    /// One route question is open at a time: the next one must see what became of it.
+    /// One route or place question is open at a time: the next one must see what became of it.
     routing: bool,
+    /// The policy places a window of the queue at once.
+    places: bool,
+    head: Option<Head>,
     draining: bool,
     reports: Vec<AttemptReport>,
     records: Vec<Event>,
@@ -69,6 +73,17 @@ pub struct Core {
     last_feedback: Tick,
     last_zombie_check: Tick,
     texts: Option<Arc<Vec<InstanceTexts>>>,
+}
+
+/// Waiting jobs a policy may list, and how old the list may be.
+const HEAD_JOBS: usize = 64;
+const HEAD_MS: u64 = 1_000;
+
+#[derive(Debug)]
+struct Head {
+    at: Tick,
+    classes: [Totals; 3],
+    waiting: Arc<Vec<WaitingView>>,
 }
 
 /// One open job.
@@ -156,6 +171,7 @@ enum Asked {
     Intake { request: RequestId, job: Box<Job> },
     Reassess { job: JobId },
     Route { job: JobId, rows: Vec<usize> },
+    Place { jobs: Vec<JobId>, seats: Vec<usize> },
     Timeout { job: JobId, attempt: u32, limit: Limit },
     Failure { job: JobId, attempt: u32, outcome: AttemptOutcome, ending: Option<Box<Ending>>, detail: String },
     Housekeeping,
@@ -211,6 +227,8 @@ impl Core {
             asked: HashMap::new(),
             committing: HashMap::new(),
             routing: false,
+            places: false,
+            head: None,
             draining: false,
             reports: Vec::new(),
             records: Vec::new(),
@@ -239,12 +257,17 @@ impl Core {
             Input::Instance { index, change } => self.instance_changed(index, change),
             Input::Attempt { job, number, sighting } => self.sighted(job, number, sighting),
             Input::Readings(readings) => self.readings(readings),
-            Input::PolicyChanged => self.policy_changed(),
+            Input::PolicyChanged { places } => self.policy_changed(places),
             Input::Operate { index, act } => self.operate(index, act),
             Input::Drain => self.draining = true,
         }
         self.schedule();
         std::mem::take(&mut self.out)
+    }
+
+    /// Before the first step: does the policy place a window of the queue at once?
+    pub fn places(&mut self, places: bool) {
+        self.places = places;
     }
 
     /// Jobs that are not over.
@@ -332,6 +355,9 @@ impl Core {
             (Asked::Route { job, rows }, Answer::Route(decision)) => {
                 self.route_decided(job, &rows, decision, records);
             }
+            (Asked::Place { jobs, seats }, Answer::Place(placement)) => {
+                self.placed(&jobs, &seats, &placement, records);
+            }
             (Asked::Timeout { job, attempt, limit }, Answer::OnTimeout(decision)) => {
                 self.timeout_decided(job, attempt, limit, decision, records);
             }
@@ -356,6 +382,7 @@ impl Core {
     }
 
     fn context(&mut self) -> Context {
+        let (classes, waiting) = self.head();
         let instances = &self.instances;
         let texts =
             self.texts.get_or_insert_with(|| Arc::new(instances.iter().map(Instance::texts).collect()));
@@ -365,6 +392,46 @@ impl Core {
             all: self.totals(),
             tenants: self.tenants.shared(),
             clients: self.clients.shared(),
+            classes,
+            waiting,
+        }
+    }
+
+    /// By class and in order: what a policy may read of the queue as a whole. Made anew at most once a second, because
+    /// that takes a look at every waiting job.
+    fn head(&mut self) -> ([Totals; 3], Arc<Vec<WaitingView>>) {
+        let now = self.now.tick;
+        if let Some(head) = &self.head
+            && now.since(head.at) < HEAD_MS
+        {
+            return (head.classes, head.waiting.clone());
+        }
+        let mut classes = [Totals::default(); 3];
+        for entry in self.jobs.values() {
+            let of_class = &mut classes[entry.job.class as usize];
+            match entry.phase {
+                Phase::Waiting => of_class.queued += 1,
+                Phase::Running(_) => of_class.running += 1,
+                Phase::Accepting | Phase::Ending => {}
+            }
+        }
+        let first = self.queue.first(now, HEAD_JOBS, |_| true);
+        let waiting: Arc<Vec<WaitingView>> =
+            Arc::new(first.iter().map(|id| self.waiting_view(&self.jobs[id])).collect());
+        self.head = Some(Head { at: now, classes, waiting: waiting.clone() });
+        (classes, waiting)
+    }
+
+    fn waiting_view(&self, entry: &Entry) -> WaitingView {
+        let view = self.view(entry);
+        WaitingView {
+            tenant: view.tenant,
+            client: view.client,
+            class: view.class,
+            signature: view.signature,
+            models: view.models,
+            waited_ms: view.waited_ms,
+            run_ms: view.run_ms,
         }
     }
 

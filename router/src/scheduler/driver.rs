@@ -20,6 +20,7 @@ use crate::ledger::{self, LedgerError};
 use crate::metrics;
 use crate::model::event::{Event, OutputFile};
 use crate::model::id::{JobId, UpstreamId};
+use crate::model::view::DeviceText;
 use crate::policy;
 use crate::relay::{self, Report};
 use crate::tasks::{self, OnError};
@@ -112,6 +113,7 @@ impl Service {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut policy = self.organs.policy.changed();
+        self.core.places(self.organs.policy.places());
         let mut samples = self.organs.telemetry.changed();
         loop {
             tokio::select! {
@@ -122,7 +124,10 @@ impl Service {
                 },
                 Some(report) = self.reports.recv() => self.report(report),
                 _ = tick.tick() => self.tick(),
-                Ok(()) = policy.changed() => self.step(Input::PolicyChanged),
+                Ok(()) = policy.changed() => {
+                    let places = self.organs.policy.places();
+                    self.step(Input::PolicyChanged { places });
+                }
                 Ok(()) = samples.changed() => {
                     let readings = self.organs.telemetry.snapshot().views();
                     self.step(Input::Readings(readings));
@@ -194,7 +199,11 @@ impl Service {
             self.organs.telemetry.system_stats(&event.instance, &stats);
         }
         let change = match event.kind {
-            EventKind::Up(info) => InstanceChange::Up(info.catalogue.capabilities().clone()),
+            EventKind::Up(info) => {
+                let devices = info.devices.iter().map(device_text).collect();
+                self.step(Input::Instance { index, change: InstanceChange::Devices(devices) });
+                InstanceChange::Up(info.catalogue.capabilities().clone())
+            }
             EventKind::Down { reason } => InstanceChange::Down { reason: reason.to_string() },
             EventKind::Info(info) => {
                 let (running, pending) = (info.foreign.running, info.foreign.pending);
@@ -332,6 +341,15 @@ impl Service {
                 let _ = own.send(Message::Input(Box::new(input))).await;
             }
         })
+    }
+}
+
+fn device_text(device: &fleet::Device) -> DeviceText {
+    let mib = (device.vram_total >> 20).try_into().unwrap_or(u32::MAX);
+    DeviceText {
+        name: device.name.clone(),
+        kind: device.kind.clone(),
+        vram_total_mib: (mib > 0).then_some(mib),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::model::decision::{Act, Cause, Consultation, Decided};
 use crate::model::event::{Event, History, OpenJob};
 use crate::model::id::{InstanceId, JobId, UpstreamId};
 use crate::model::job::{Attempt, AttemptOutcome, Job, JobOutcome, ModelRef, Number};
-use crate::model::view::{Capabilities, GpuView};
+use crate::model::view::{Capabilities, DeviceText, GpuView};
 
 /// A consultation or a durable write whose answer is awaited.
 pub type Ticket = u64;
@@ -59,8 +59,10 @@ pub enum Input {
     },
     /// New GPU readings, by instance index.
     Readings(Vec<(usize, GpuView, Tick)>),
-    /// Another policy version answers from now on.
-    PolicyChanged,
+    /// Another policy version answers from now on; does it place a window of the queue at once?
+    PolicyChanged {
+        places: bool,
+    },
     /// An operator's order to an instance.
     Operate {
         index: usize,
@@ -91,6 +93,7 @@ pub enum InstanceChange {
         reason: String,
     },
     Capabilities(Arc<Capabilities>),
+    Devices(Vec<DeviceText>),
     /// Jobs of others that it runs and queues.
     Foreign {
         running: u32,

@@ -73,6 +73,18 @@ impl Queue {
         best.copied()
     }
 
+    /// The most urgent `most` jobs that are ready and that `fits` says could start now, in order.
+    pub(super) fn first(&self, now: Tick, most: usize, fits: impl Fn(JobId) -> bool) -> Vec<JobId> {
+        let mut rows: Vec<(f64, u64, JobId)> = self
+            .rows
+            .iter()
+            .filter(|row| row.ready_at <= now)
+            .map(|row| (row.effective(now), row.seq, row.id))
+            .collect();
+        rows.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        rows.into_iter().map(|row| row.2).filter(|id| fits(*id)).take(most).collect()
+    }
+
     /// All, in the order in which they would run now.
     pub(super) fn ordered(&self, now: Tick) -> Vec<JobId> {
         let mut rows: Vec<(f64, u64, JobId)> =

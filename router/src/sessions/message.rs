@@ -10,6 +10,7 @@ use crate::comfy::frame::{Preview, Utf8Bytes};
 pub struct Message {
     pub class: Class,
     pub payload: Payload,
+    pub(super) replay: Replay,
 }
 
 /// What becomes of a message while its client does not read.
@@ -19,10 +20,10 @@ pub enum Class {
     Terminal,
     /// Kept; too many of them end the connection.
     Ordinary,
-    /// Superseded by a newer one with an equal key, and given up after previews.
-    Progress(Arc<str>),
-    /// Superseded by a newer one with an equal key, and given up first.
-    Preview(Arc<str>),
+    /// Superseded by a newer one that is equal, and given up after previews.
+    Progress { kind: &'static str, job: Arc<str> },
+    /// Superseded by a newer one that is equal, and given up first.
+    Preview { job: Arc<str>, node: Arc<str> },
     /// An image that is a job's result (`SaveImageWebsocket`), not a preview: kept, counted apart for its size.
     Result,
 }
@@ -33,17 +34,29 @@ impl Class {
         match self {
             Self::Terminal => "terminal",
             Self::Ordinary | Self::Result => "ordinary",
-            Self::Progress(_) => "progress",
-            Self::Preview(_) => "preview",
+            Self::Progress { .. } => "progress",
+            Self::Preview { .. } => "preview",
         }
     }
 
-    pub(super) fn key(&self) -> Option<&str> {
-        match self {
-            Self::Progress(key) | Self::Preview(key) => Some(key),
-            Self::Terminal | Self::Ordinary | Self::Result => None,
-        }
+    /// Of several equal ones only the newest matters.
+    pub(super) fn is_superseded(&self) -> bool {
+        matches!(self, Self::Progress { .. } | Self::Preview { .. })
     }
+}
+
+/// What a client that connects later is told of a message that it missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replay {
+    /// Nothing.
+    No,
+    /// The job begins, perhaps once more: what was kept of it before no longer holds.
+    Start,
+    Keep,
+    /// Only the newest of this kind.
+    Latest(&'static str),
+    /// The job is over.
+    End,
 }
 
 #[derive(Debug, Clone)]
@@ -69,38 +82,58 @@ impl Payload {
 }
 
 impl Message {
+    fn new(class: Class, payload: Payload, replay: Replay) -> Self {
+        Self { class, payload, replay }
+    }
+
+    /// `execution_start`
+    pub fn start(text: Utf8Bytes) -> Self {
+        Self::new(Class::Ordinary, Payload::Text(text), Replay::Start)
+    }
+
     pub fn terminal(text: Utf8Bytes) -> Self {
-        Self { class: Class::Terminal, payload: Payload::Text(text) }
+        Self::new(Class::Terminal, Payload::Text(text), Replay::End)
     }
 
     pub fn ordinary(text: Utf8Bytes) -> Self {
-        Self { class: Class::Ordinary, payload: Payload::Text(text) }
+        Self::new(Class::Ordinary, Payload::Text(text), Replay::Keep)
     }
 
     pub fn ordinary_binary(bytes: Bytes) -> Self {
-        Self { class: Class::Ordinary, payload: Payload::Binary(bytes) }
+        Self::new(Class::Ordinary, Payload::Binary(bytes), Replay::Keep)
     }
 
-    /// `kind` is the event's: of a job's events of one kind only the newest matters.
-    pub fn progress(prompt_id: &str, kind: &str, text: Utf8Bytes) -> Self {
-        let key = format!("{kind} {prompt_id}").into();
-        Self { class: Class::Progress(key), payload: Payload::Text(text) }
+    /// `executing`: each one counts, but where the job is now is all that a latecomer wants to know.
+    pub fn executing(text: Utf8Bytes) -> Self {
+        Self::new(Class::Ordinary, Payload::Text(text), Replay::Latest("executing"))
+    }
+
+    /// Of a job's events of this kind only the newest matters.
+    pub fn progress(job: &Arc<str>, kind: &'static str, text: Utf8Bytes) -> Self {
+        let class = Class::Progress { kind, job: job.clone() };
+        Self::new(class, Payload::Text(text), Replay::Latest(kind))
     }
 
     /// The queue's length: the newest is enough.
     pub fn status(text: Utf8Bytes) -> Self {
-        Self { class: Class::Progress(Arc::from("status")), payload: Payload::Text(text) }
+        let class = Class::Progress { kind: "status", job: Arc::default() };
+        Self::new(class, Payload::Text(text), Replay::No)
+    }
+
+    /// For the moment of its sending alone: a custom node's word to everybody, a line of the log, an answer.
+    pub fn passing(text: Utf8Bytes) -> Self {
+        Self::new(Class::Ordinary, Payload::Text(text), Replay::No)
     }
 
     /// Samplers send JPEG previews; PNG is what nodes send as their result.
-    pub fn preview(preview: Preview) -> Self {
-        let class = match preview.is_png() {
-            true => Class::Result,
+    pub fn preview(job: &Arc<str>, preview: Preview) -> Self {
+        let (class, replay) = match preview.is_png() {
+            true => (Class::Result, Replay::Keep),
             false => {
-                let id = |id: &Option<String>| id.clone().unwrap_or_default();
-                Class::Preview(format!("{} {}", id(&preview.node_id), id(&preview.prompt_id)).into())
+                let node = preview.node_id.as_deref().unwrap_or_default().into();
+                (Class::Preview { job: job.clone(), node }, Replay::Latest("preview"))
             }
         };
-        Self { class, payload: Payload::Preview(Arc::new(preview)) }
+        Self::new(class, Payload::Preview(Arc::new(preview)), replay)
     }
 }

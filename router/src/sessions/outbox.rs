@@ -9,7 +9,9 @@ use super::message::{Class, Message};
 use crate::metrics;
 
 /// Result images may be this many times the bytes that everything else may.
-const RESULT_SHARE: usize = 8;
+pub(super) const RESULT_SHARE: usize = 8;
+/// Messages are handed out in parts of about this many bytes: what waits can still be superseded, what was taken cannot.
+const PART: usize = 64 << 10;
 
 /// A bounded queue with one reader.
 #[derive(Debug)]
@@ -66,15 +68,15 @@ impl Outbox {
         }
     }
 
-    /// The messages that wait, moved to the end of `into`. Waits for one; then takes all. The error comes when the
-    /// outbox is closed and empty.
+    /// The oldest of the messages that wait, moved to the end of `into`; waits for one. The error comes when the outbox is
+    /// closed and empty.
     pub async fn take(&self, into: &mut Vec<Message>) -> Result<(), Closed> {
         loop {
             let arrived = self.arrived.notified();
             {
                 let mut queue = self.queue();
                 if !queue.messages.is_empty() {
-                    into.extend(queue.take());
+                    queue.take_part(into);
                     return Ok(());
                 }
                 if let Some(closed) = queue.closed {
@@ -83,6 +85,11 @@ impl Outbox {
             }
             arrived.await;
         }
+    }
+
+    /// Everything was taken.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue().messages.is_empty()
     }
 
     /// Resolves when the client is to be cut off, even while a write to it waits.
@@ -109,14 +116,13 @@ impl Outbox {
 
     /// A message that is too large for an empty queue is let through alone: it is late for nobody.
     fn relieve(&self, queue: &mut Queue) {
-        queue.drop_where(|class| matches!(class, Class::Preview(_)));
+        queue.drop_where(|class| matches!(class, Class::Preview { .. }));
         if self.is_over(queue) {
-            queue.drop_where(|class| matches!(class, Class::Progress(_)));
+            queue.drop_where(|class| matches!(class, Class::Progress { .. }));
         }
         if self.is_over(queue) && queue.messages.len() > 1 {
             queue.closed = Some(Closed::Slow);
-            queue.messages.retain(|message| message.class == Class::Terminal);
-            queue.count();
+            queue.drop_where(|class| *class != Class::Terminal);
         }
     }
 
@@ -127,44 +133,46 @@ impl Outbox {
 
 impl Queue {
     fn add(&mut self, message: Message) {
-        match message.class {
-            Class::Result => self.result_bytes += message.payload.len(),
-            _ => self.bytes += message.payload.len(),
-        }
+        *self.share_of(&message) += message.payload.len();
         self.messages.push_back(message);
     }
 
-    fn take(&mut self) -> std::collections::vec_deque::IntoIter<Message> {
-        (self.bytes, self.result_bytes) = (0, 0);
-        std::mem::take(&mut self.messages).into_iter()
+    fn take_part(&mut self, into: &mut Vec<Message>) {
+        let mut taken = 0;
+        while taken < PART
+            && let Some(message) = self.messages.pop_front()
+        {
+            taken += message.payload.len();
+            *self.share_of(&message) -= message.payload.len();
+            into.push(message);
+        }
+    }
+
+    /// The sum that the message counts in.
+    fn share_of(&mut self, message: &Message) -> &mut usize {
+        match message.class {
+            Class::Result => &mut self.result_bytes,
+            _ => &mut self.bytes,
+        }
     }
 
     fn supersede(&mut self, newer: &Message) {
-        if newer.class.key().is_some() {
+        if newer.class.is_superseded() {
             self.drop_where(|class| *class == newer.class);
         }
     }
 
     fn drop_where(&mut self, given_up: impl Fn(&Class) -> bool) {
-        let before = self.messages.len();
+        let (mut bytes, mut result_bytes) = (0, 0);
         self.messages.retain(|message| {
-            let drop = given_up(&message.class);
-            if drop {
+            if given_up(&message.class) {
                 metrics::client_frame_dropped(message.class.as_str());
+                return false;
             }
-            !drop
+            let share = if message.class == Class::Result { &mut result_bytes } else { &mut bytes };
+            *share += message.payload.len();
+            true
         });
-        if self.messages.len() != before {
-            self.count();
-        }
-    }
-
-    fn count(&mut self) {
-        let sum = |messages: &VecDeque<Message>, results: bool| {
-            let sizes =
-                messages.iter().filter(|m| (m.class == Class::Result) == results).map(|m| m.payload.len());
-            sizes.sum()
-        };
-        (self.bytes, self.result_bytes) = (sum(&self.messages, false), sum(&self.messages, true));
+        (self.bytes, self.result_bytes) = (bytes, result_bytes);
     }
 }

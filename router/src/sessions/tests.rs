@@ -5,12 +5,37 @@ use serde_json::Value;
 use super::*;
 use crate::comfy::frame::{Frame, Utf8Bytes};
 
+mod latecomers;
+
 fn handle(config: Config) -> Handle {
     Service::new(config).1
 }
 
-fn event(text: &str) -> Message {
-    Message::ordinary(Utf8Bytes::from(format!("{{\"type\":{text:?}}}")))
+fn text(kind: &str) -> Utf8Bytes {
+    Utf8Bytes::from(format!("{{\"type\":{kind:?}}}"))
+}
+
+fn event(kind: &str) -> Message {
+    Message::ordinary(text(kind))
+}
+
+fn progress(kind: &'static str) -> Message {
+    Message::progress(&"p".into(), kind, text(kind))
+}
+
+fn end(kind: &str) -> Message {
+    Message::terminal(text(kind))
+}
+
+impl Handle {
+    /// Of the job `p`, to this sid of the tenant `t`.
+    fn tell(&self, sid: &str, message: Message) {
+        self.tell_of(sid, "p", message);
+    }
+
+    fn tell_of(&self, sid: &str, job: &str, message: Message) {
+        self.send(&self.client("t", sid).unwrap(), &job.into(), message);
+    }
 }
 
 fn preview(format: u32, node: &str, size: usize) -> Message {
@@ -22,7 +47,7 @@ fn preview(format: u32, node: &str, size: usize) -> Message {
     bytes.put_slice(metadata.as_bytes());
     bytes.put_bytes(7, size);
     match Frame::binary(bytes.freeze()) {
-        Frame::Preview(preview) => Message::preview(preview),
+        Frame::Preview(preview) => Message::preview(&"p".into(), preview),
         other => panic!("{other:?}"),
     }
 }
@@ -30,7 +55,7 @@ fn preview(format: u32, node: &str, size: usize) -> Message {
 /// What waits, as the types of events; binary messages as their class.
 fn waiting(outbox: &Outbox) -> Vec<String> {
     let mut messages = Vec::new();
-    let _ = outbox.take(&mut messages).now_or_never();
+    while let Some(Ok(())) = outbox.take(&mut messages).now_or_never() {}
     let show = |message: &Message| match &message.payload {
         Payload::Text(text) => {
             serde_json::from_str::<Value>(text.as_str()).unwrap()["type"].as_str().unwrap().to_owned()
@@ -58,77 +83,51 @@ fn a_client_is_greeted_with_status_and_its_sid() {
 fn only_the_addressed_client_hears_and_status_reaches_all() {
     let sessions = handle(Config::default());
     let (a, b) = (sessions.connect(Some("a"), "t").unwrap(), sessions.connect(Some("b"), "t").unwrap());
-    sessions.send("a", event("execution_start"));
+    sessions.tell("a", event("execution_start"));
     sessions.broadcast_status(1);
     assert_eq!(waiting(&a.outbox), ["status", "execution_start", "status"]);
     assert_eq!(waiting(&b.outbox), ["status", "status"]);
 }
 
 #[test]
-fn the_newest_socket_wins_and_the_old_ones_end_takes_nothing_away() {
-    let sessions = handle(Config::default());
-    let old = sessions.connect(Some("a"), "t").unwrap();
-    let new = sessions.connect(Some("a"), "t").unwrap();
-    sessions.send("a", event("one"));
-    assert_eq!(waiting(&old.outbox), ["status"]);
-    drop(old);
-    sessions.send("a", event("two"));
-    assert_eq!(waiting(&new.outbox), ["status", "one", "two"]);
+fn tenants_with_keys_have_client_ids_of_their_own() {
+    let sessions = handle(Config { apart: true, ..Config::default() });
+    let ann = sessions.connect(Some("a"), "ann").unwrap();
+    let bob = sessions.connect(Some("a"), "bob").unwrap();
+    assert_eq!((ann.sid.as_str(), bob.sid.as_str()), ("a", "a"));
+    sessions.send(&sessions.client("ann", "a").unwrap(), &"p".into(), event("executed"));
+    assert_eq!(waiting(&ann.outbox), ["status", "executed"]);
+    assert_eq!(waiting(&bob.outbox), ["status"]);
+    assert_ne!(sessions.client("a", "bc"), sessions.client("ab", "c"));
 
-    let newest = sessions.connect(Some("a"), "t").unwrap();
-    drop(newest);
-    sessions.send("a", event("three"));
-    assert_eq!(waiting(&new.outbox), ["three"]);
-    drop(new);
-    assert_eq!(sessions.sockets(), 0);
+    // Without keys a tenant is a header, which browsers' websockets do not send.
+    let sessions = handle(Config::default());
+    let page = sessions.connect(Some("a"), "default").unwrap();
+    sessions.send(&sessions.client("ann", "a").unwrap(), &"p".into(), event("executed"));
+    assert_eq!(waiting(&page.outbox), ["status", "executed"]);
 }
 
 #[test]
-fn a_sid_is_not_given_to_another_tenant_and_hostile_ones_are_replaced() {
+fn an_impossible_sid_is_replaced() {
     let sessions = handle(Config::default());
-    let _mine = sessions.connect(Some("a"), "me").unwrap();
-    assert_ne!(sessions.connect(Some("a"), "you").unwrap().sid, "a");
     let long = "x".repeat(MAX_SID + 1);
     for sid in ["", &long] {
         assert_eq!(sessions.connect(Some(sid), "me").unwrap().sid.len(), 32);
+        assert_eq!(sessions.client("me", sid), None);
     }
 }
 
 #[test]
-fn a_client_that_returns_is_told_where_its_job_is() {
+fn log_lines_go_to_those_who_asked() {
     let sessions = handle(Config::default());
-    sessions.set_current("a", Some("5"));
-    let connection = sessions.connect(Some("a"), "t").unwrap();
-    assert_eq!(waiting(&connection.outbox), ["status", "executing"]);
-    sessions.set_current("a", None);
-    let again = sessions.connect(Some("a"), "t").unwrap();
-    assert_eq!(waiting(&again.outbox), ["status"]);
-}
-
-#[test]
-fn a_client_that_connects_after_posting_misses_nothing_but_progress() {
-    let sessions = handle(Config::default());
-    sessions.send("late", event("execution_start"));
-    sessions.send("late", Message::progress("p", "progress", Utf8Bytes::from_static("{}")));
-    sessions.send("late", Message::terminal(Utf8Bytes::from_static(r#"{"type":"executing"}"#)));
-    let late = sessions.connect(Some("late"), "t").unwrap();
-    assert_eq!(waiting(&late.outbox), ["status", "execution_start", "executing"]);
-
-    sessions.send("never", event("execution_start"));
-    sessions.0.table().absent.forget(Duration::ZERO);
-    assert_eq!(waiting(&sessions.connect(Some("never"), "t").unwrap().outbox), ["status"]);
-}
-
-#[test]
-fn the_absent_cannot_fill_the_memory() {
-    let sessions = handle(Config::default());
-    for i in 0..5_000 {
-        sessions.send(&i.to_string(), event("x"));
-        sessions.send("0", event("x"));
-    }
-    sessions.send("0", Message::ordinary(Utf8Bytes::from("x".repeat(1 << 20))));
-    assert_eq!(waiting(&sessions.connect(Some("0"), "t").unwrap().outbox).len(), 65);
-    assert_eq!(waiting(&sessions.connect(Some("4999"), "t").unwrap().outbox).len(), 1);
+    let (a, b) = (sessions.connect(Some("a"), "t").unwrap(), sessions.connect(Some("b"), "t").unwrap());
+    assert!(!sessions.subscribe_logs("t", "nobody", true));
+    assert!(sessions.subscribe_logs("t", "a", true));
+    sessions.send_logs(&Message::passing(text("logs")));
+    assert_eq!((waiting(&a.outbox).len(), waiting(&b.outbox).len()), (2, 1));
+    assert!(sessions.subscribe_logs("t", "b", true));
+    drop(a);
+    assert!(!sessions.subscribe_logs("t", "b", false), "whoever has gone wants none");
 }
 
 #[test]
@@ -137,9 +136,8 @@ fn a_reader_that_keeps_up_gets_every_message() {
     let connection = sessions.connect(Some("a"), "t").unwrap();
     waiting(&connection.outbox);
     for _ in 0..20 {
-        sessions
-            .send("a", Message::progress("p", "progress", Utf8Bytes::from_static(r#"{"type":"progress"}"#)));
-        sessions.send("a", preview(1, "3", 10));
+        sessions.tell("a", progress("progress"));
+        sessions.tell("a", preview(1, "3", 10));
     }
     assert_eq!(waiting(&connection.outbox).len(), 40);
 }
@@ -149,15 +147,14 @@ fn a_slow_reader_loses_old_previews_and_progress_but_nothing_else() {
     let sessions = handle(Config { queue_messages: 64, ..Config::default() });
     let connection = sessions.connect(Some("a"), "t").unwrap();
     for i in 0..1_000 {
-        sessions
-            .send("a", Message::progress("p", "progress", Utf8Bytes::from_static(r#"{"type":"progress"}"#)));
-        sessions.send("a", preview(1, "3", 10_000));
+        sessions.tell("a", progress("progress"));
+        sessions.tell("a", preview(1, "3", 10_000));
         if i % 50 == 0 {
-            sessions.send("a", event("executed"));
+            sessions.tell("a", event("executed"));
         }
         sessions.broadcast_status(i);
     }
-    sessions.send("a", Message::terminal(Utf8Bytes::from_static(r#"{"type":"execution_success"}"#)));
+    sessions.tell("a", end("execution_success"));
     let messages = waiting(&connection.outbox);
     assert_eq!(messages.iter().filter(|m| *m == "executed").count(), 20);
     assert_eq!(messages.last().unwrap(), "execution_success");
@@ -169,8 +166,8 @@ fn results_sent_as_images_are_kept_whatever_the_previews_do() {
     let sessions = handle(Config { queue_bytes: 1 << 20, ..Config::default() });
     let connection = sessions.connect(Some("a"), "t").unwrap();
     for _ in 0..4 {
-        sessions.send("a", preview(2, "3", 1 << 20));
-        sessions.send("a", preview(1, "3", 400 << 10));
+        sessions.tell("a", preview(2, "3", 1 << 20));
+        sessions.tell("a", preview(1, "3", 400 << 10));
     }
     let messages = waiting(&connection.outbox);
     assert_eq!(messages.iter().filter(|m| *m == "<ordinary>").count(), 4);
@@ -180,10 +177,10 @@ fn results_sent_as_images_are_kept_whatever_the_previews_do() {
 async fn a_reader_that_never_reads_is_cut_off_with_the_end_in_its_outbox() {
     let sessions = handle(Config { queue_messages: 64, ..Config::default() });
     let connection = sessions.connect(Some("a"), "t").unwrap();
-    sessions.send("a", Message::terminal(Utf8Bytes::from_static(r#"{"type":"execution_success"}"#)));
+    sessions.tell("a", end("execution_success"));
     assert!(connection.outbox.overflowed().now_or_never().is_none());
     for _ in 0..100 {
-        sessions.send("a", event("executed"));
+        sessions.tell("a", event("executed"));
     }
     connection.outbox.overflowed().await;
     assert_eq!(waiting(&connection.outbox), ["execution_success"]);
@@ -195,8 +192,27 @@ fn one_message_beyond_all_limits_is_delivered_alone() {
     let sessions = handle(Config { queue_bytes: 100, ..Config::default() });
     let connection = sessions.connect(Some("a"), "t").unwrap();
     waiting(&connection.outbox);
-    sessions.send("a", Message::ordinary_binary(Bytes::from(vec![0; 1_000])));
+    sessions.tell("a", Message::ordinary_binary(Bytes::from(vec![0; 1_000])));
     assert_eq!(waiting(&connection.outbox), ["<ordinary>"]);
+}
+
+#[test]
+fn what_waits_is_taken_in_parts_so_that_the_rest_can_still_give_way() {
+    let sessions = handle(Config::default());
+    let connection = sessions.connect(Some("a"), "t").unwrap();
+    for _ in 0..4 {
+        sessions.tell("a", preview(1, "3", 60 << 10));
+    }
+    let mut part = Vec::new();
+    connection.outbox.take(&mut part).now_or_never().unwrap().unwrap();
+    assert_eq!(part.len(), 3, "the status and two previews");
+    for _ in 0..70 {
+        sessions.tell("a", event("executed"));
+    }
+    sessions.tell("a", preview(1, "3", 60 << 10));
+    let rest = waiting(&connection.outbox);
+    assert_eq!(rest.iter().filter(|kind| *kind == "<preview>").count(), 1);
+    assert_eq!(rest.len(), 71);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::{
@@ -20,6 +21,13 @@ use crate::{
 use fault::Fault;
 use gate::{Each, GateReport};
 use oracle::Execution;
+
+/// Whom a custom node addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    Everybody,
+    Owner,
+}
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -120,6 +128,36 @@ impl Control {
     /// Frames that were sent to the open websocket of this sid: a test which has read so many has read all.
     pub fn frames_sent(&self, sid: &str) -> u64 {
         self.machine.life().map_or(0, |life| life.hub.frames(sid))
+    }
+
+    /// What a custom node says: to everybody, or to the client of the job that runs.
+    pub fn say(&self, to: Audience, event: &str, data: &Value) {
+        if let Some(life) = self.machine.life() {
+            life.hub.send(self.sid(to).as_deref(), event, data);
+        }
+    }
+
+    /// The same as a binary message; `bytes` begin with its type.
+    pub fn say_bytes(&self, to: Audience, bytes: Vec<u8>) {
+        if let Some(life) = self.machine.life() {
+            life.hub.send_binary(self.sid(to).as_deref(), bytes);
+        }
+    }
+
+    /// A line of the log, to the sockets that subscribed.
+    pub fn log(&self, line: &str) {
+        let data = json!({ "entries": [{ "t": "2026-01-01T00:00:00", "m": line }], "size": null });
+        if let Some(life) = self.machine.life() {
+            life.hub.log(&data);
+        }
+    }
+
+    fn sid(&self, to: Audience) -> Option<String> {
+        let owner = || self.machine.life().and_then(|life| life.hub.owner());
+        match to {
+            Audience::Everybody => None,
+            Audience::Owner => Some(owner().expect("a job with a client runs")),
+        }
     }
 
     /// Sids of the open websockets.

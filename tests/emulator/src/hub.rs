@@ -24,6 +24,8 @@ struct State {
     /// `PromptServer.client_id` and `last_node_id`: owner of the running job and the node being shown.
     owner: Option<String>,
     last_node: Option<String>,
+    /// Sids that want log lines.
+    log_readers: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -97,6 +99,29 @@ impl Hub {
 
     pub(crate) fn send_binary(&self, sid: Option<&str>, bytes: Vec<u8>) {
         self.push(sid, Message::Binary(Bytes::from(bytes)));
+    }
+
+    /// The client of the running job.
+    pub(crate) fn owner(&self) -> Option<String> {
+        self.lock().owner.clone()
+    }
+
+    pub(crate) fn subscribe_logs(&self, sid: &str, wants: bool) {
+        let mut state = self.lock();
+        state.log_readers.retain(|reader| reader != sid);
+        if wants {
+            state.log_readers.push(sid.to_owned());
+        }
+    }
+
+    /// To those who asked. Whoever is not connected is struck off.
+    pub(crate) fn log(&self, data: &Value) {
+        let mut state = self.lock();
+        let State { sockets, log_readers, .. } = &mut *state;
+        log_readers.retain(|reader| sockets.contains_key(reader));
+        for reader in log_readers {
+            sockets[reader.as_str()].push(text("logs", data));
+        }
     }
 
     pub(crate) fn status(&self, remaining: usize) {

@@ -34,7 +34,7 @@ mod worker;
 
 pub use config::{Config, Costs, CrashMode, Flavour, GpuSpec, ModelFile, Models, Timing};
 pub use control::{
-    Control,
+    Audience, Control,
     fault::{Fault, Moment},
     gate::{Each, GateReport},
     oracle::{Execution, Outcome, inputs_hash},

@@ -23,6 +23,7 @@ const KNOWN: &[Known] = &[
     Known { key: "devices", smooth: |_, direct, router| each(direct, router, devices) },
     Known { key: "worker-killers", smooth: worker_killers },
     Known { key: "no-programs", smooth: no_programs },
+    Known { key: "present-state", smooth: present_state },
 ];
 
 /// The names of all known differences.
@@ -172,5 +173,24 @@ fn worker_killers(_: &Entry, direct: &mut Value, router: &mut Value) {
         router["body"]["error"]["message"].as_str().is_some_and(|text| text.contains("missing the inputs"));
     if refused && direct["status"] == 200 {
         *direct = router.clone();
+    }
+}
+
+/// A socket that connects in mid-run: ComfyUI names the node alone, the router tells where the job is.
+fn present_state(entry: &Entry, direct: &mut Value, router: &mut Value) {
+    if !entry.what.contains(" hears of ") {
+        return;
+    }
+    let (Value::Array(direct), Value::Array(router)) = (direct, router) else { return };
+    let bare = |event: &Value| event["type"] == "executing" && event["data"].get("prompt_id").is_none();
+    if !router.iter().any(bare) {
+        direct.retain(|event| !bare(event));
+    }
+    let told = router.first().is_some_and(|event| event["type"] == "execution_start");
+    if told
+        && direct.first().is_some_and(|event| event["type"] != "execution_start")
+        && router.ends_with(direct)
+    {
+        router.clone_from(direct);
     }
 }

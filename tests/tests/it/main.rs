@@ -5,6 +5,7 @@ mod configuration;
 mod crashes;
 mod door;
 mod drain;
+mod events;
 mod faults;
 mod files;
 mod large_files;

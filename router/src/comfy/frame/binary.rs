@@ -1,12 +1,9 @@
 //! Binary messages: a big-endian `u32` type, then what the type says.
 
-use std::sync::OnceLock;
-
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
-use serde_json::Value;
 
-use super::Frame;
+use super::{Frame, event};
 use crate::comfy::json;
 
 const IMAGE: u32 = 1;
@@ -15,16 +12,16 @@ const IMAGE_WITH_METADATA: u32 = 4;
 /// No preview's metadata comes near this.
 const MAX_METADATA: usize = 64 << 10;
 
-/// An image on its way to a client. Holds both forms a client may want, made at most once each, whoever asks.
+/// An image on its way to a client. Both forms a client may want share the image's bytes.
 #[derive(Debug, Clone)]
 pub struct Preview {
     /// The instance's; none in type 1.
     pub prompt_id: Option<String>,
     pub node_id: Option<String>,
     format: u32,
+    /// Of type 4: type, length and metadata.
+    metadata: Option<Bytes>,
     image: Bytes,
-    with_metadata: Option<Bytes>,
-    plain: OnceLock<Bytes>,
 }
 
 /// Progress text of a node.
@@ -66,9 +63,8 @@ fn plain(bytes: &Bytes) -> Option<Frame> {
         prompt_id: None,
         node_id: None,
         format,
+        metadata: None,
         image: bytes.slice(8..),
-        with_metadata: None,
-        plain: OnceLock::from(bytes.clone()),
     }))
 }
 
@@ -84,9 +80,8 @@ fn with_metadata(bytes: &Bytes) -> Option<Frame> {
         prompt_id: metadata.prompt_id,
         node_id: metadata.node_id,
         format: if metadata.image_type.as_deref() == Some("image/png") { 2 } else { 1 },
+        metadata: Some(bytes.slice(..8 + length)),
         image: bytes.slice(8 + length..),
-        with_metadata: Some(bytes.clone()),
-        plain: OnceLock::new(),
     }))
 }
 
@@ -101,54 +96,44 @@ fn text(bytes: &Bytes) -> Option<Frame> {
 }
 
 impl Preview {
-    /// The preview as the client is to see it: under the client's prompt id. One in type 1 gets the metadata that is
-    /// known of it, so that both forms exist.
+    /// The preview as the client is to see it: under the client's prompt id. One of type 1 has no place for an id; a
+    /// custom node made it so, for every socket.
     pub fn for_client(&self, prompt_id: &str) -> Self {
-        let mut metadata = self.metadata();
-        metadata.insert("prompt_id".to_owned(), Value::from(prompt_id));
-        metadata
-            .entry("image_type")
-            .or_insert_with(|| Value::from(if self.format == 2 { "image/png" } else { "image/jpeg" }));
-        let metadata = Value::Object(metadata).to_string();
-        let mut frame = BytesMut::with_capacity(8 + metadata.len() + self.image.len());
-        frame.put_u32(IMAGE_WITH_METADATA);
-        frame.put_u32(metadata.len() as u32);
-        frame.put_slice(metadata.as_bytes());
-        frame.put_slice(&self.image);
-        let frame = frame.freeze();
+        let metadata = self.metadata.as_ref().zip(self.prompt_id.as_deref()).map(|(metadata, present)| {
+            let text = String::from_utf8_lossy(&metadata[8..]);
+            let text = event::replace(&text, &json::quote(present), &json::quote(prompt_id));
+            let mut head = BytesMut::with_capacity(8 + text.len());
+            head.put_u32(IMAGE_WITH_METADATA);
+            head.put_u32(text.len() as u32);
+            head.put_slice(text.as_bytes());
+            head.freeze()
+        });
         Self {
             prompt_id: Some(prompt_id.to_owned()),
             node_id: self.node_id.clone(),
             format: self.format,
-            image: frame.slice(8 + metadata.len()..),
-            with_metadata: Some(frame),
-            plain: self.plain.clone(),
+            metadata: metadata.or_else(|| self.metadata.clone()),
+            image: self.image.clone(),
         }
     }
 
-    pub(super) fn metadata(&self) -> serde_json::Map<String, Value> {
-        let json = self.with_metadata.as_ref().and_then(|frame| {
-            let length = number(frame, 4)? as usize;
-            json::parse(frame.get(8..8 + length)?).ok()
-        });
-        json.unwrap_or_default()
+    /// What stands before the image: type 4 for sockets that asked for `supports_preview_metadata`, type 1 for others and
+    /// where the instance sent no metadata.
+    pub fn head(&self, with_metadata: bool) -> Bytes {
+        match &self.metadata {
+            Some(metadata) if with_metadata => metadata.clone(),
+            _ => {
+                let mut head = BytesMut::with_capacity(8);
+                head.put_u32(IMAGE);
+                head.put_u32(self.format);
+                head.freeze()
+            }
+        }
     }
 
-    /// Type 4, for sockets that asked for `supports_preview_metadata`; type 1 if no metadata is known.
-    pub fn frame_with_metadata(&self) -> Bytes {
-        self.with_metadata.clone().unwrap_or_else(|| self.plain_frame())
-    }
-
-    /// Type 1, for all others.
-    pub fn plain_frame(&self) -> Bytes {
-        let build = || {
-            let mut frame = BytesMut::with_capacity(8 + self.image.len());
-            frame.put_u32(IMAGE);
-            frame.put_u32(self.format);
-            frame.put_slice(&self.image);
-            frame.freeze()
-        };
-        self.plain.get_or_init(build).clone()
+    /// It came as type 4.
+    pub fn has_metadata(&self) -> bool {
+        self.metadata.is_some()
     }
 
     pub fn is_png(&self) -> bool {

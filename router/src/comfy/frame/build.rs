@@ -30,11 +30,6 @@ pub fn execution_success(prompt_id: &str, at: WallMs) -> Utf8Bytes {
     event("execution_success", json!({"prompt_id": prompt_id, "timestamp": at}))
 }
 
-/// What a socket is told on connecting while a job of its runs. No prompt id: ComfyUI sends none either.
-pub fn executing_now(display_node: &str) -> Utf8Bytes {
-    event("executing", json!({"node": display_node}))
-}
-
 /// The last event of every job.
 pub fn executing_done(prompt_id: &str) -> Utf8Bytes {
     event("executing", json!({"node": null, "prompt_id": prompt_id}))

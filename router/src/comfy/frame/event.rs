@@ -239,7 +239,7 @@ fn text(raw: Option<&RawValue>, max: usize) -> Option<String> {
 }
 
 /// Replaces each `from`, a quoted string, by `to`. Unchanged text is shared.
-fn replace(text: &str, from: &str, to: &str) -> Utf8Bytes {
+pub(super) fn replace(text: &str, from: &str, to: &str) -> Utf8Bytes {
     if from == to {
         return Utf8Bytes::from(text);
     }

@@ -140,26 +140,23 @@ fn previews_are_given_in_the_form_a_socket_asked_for() {
     let Frame::Preview(upstream) = Frame::binary(preview(&metadata, b"PNG")) else { panic!() };
     assert_eq!(upstream.prompt_id.as_deref(), Some(ID));
     let mine = upstream.for_client("mine");
-    assert_eq!(&mine.plain_frame()[..], b"\0\0\0\x01\0\0\0\x02PNG");
-    let Frame::Preview(again) = Frame::binary(mine.frame_with_metadata()) else { panic!() };
+    let frame = |with_metadata| [mine.head(with_metadata), mine.image().clone()].concat();
+    assert_eq!(frame(false), b"\0\0\0\x01\0\0\0\x02PNG");
+    let Frame::Preview(again) = Frame::binary(frame(true).into()) else { panic!() };
     assert_eq!(again.prompt_id.as_deref(), Some("mine"));
-    assert_eq!(again.metadata()["real_node_id"], "3");
     assert_eq!(&again.image()[..], b"PNG");
+    let told: Value = serde_json::from_slice(&mine.head(true)[8..]).unwrap();
+    assert_eq!((&told["real_node_id"], &told["prompt_id"]), (&json!("3"), &json!("mine")));
 }
 
 #[test]
-fn a_plain_preview_gains_the_metadata_that_is_known() {
-    let Frame::Preview(plain) = Frame::binary(Bytes::from_static(b"\0\0\0\x01\0\0\0\x01JPG")) else {
-        panic!()
-    };
-    let Frame::Preview(mine) = Frame::binary(plain.for_client("mine").frame_with_metadata()) else {
-        panic!()
-    };
-    assert_eq!(
-        mine.metadata(),
-        json!({"prompt_id": "mine", "image_type": "image/jpeg"}).as_object().unwrap().clone()
-    );
-    assert_eq!(&mine.plain_frame()[..], b"\0\0\0\x01\0\0\0\x01JPG");
+fn a_preview_without_metadata_stays_one() {
+    let sent = Bytes::from_static(b"\0\0\0\x01\0\0\0\x07JPG");
+    let Frame::Preview(plain) = Frame::binary(sent.clone()) else { panic!() };
+    let mine = plain.for_client("mine");
+    for with_metadata in [true, false] {
+        assert_eq!([mine.head(with_metadata), mine.image().clone()].concat(), sent);
+    }
 }
 
 #[test]

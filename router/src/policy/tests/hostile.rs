@@ -164,5 +164,13 @@ async fn the_remaining_hooks_are_bounded_too() {
             "{deed}"
         );
     }
+    for deed in ["unknown", "duplicate", "long_list"] {
+        let (answer, fallback) = ask("place", deed, 7).await;
+        assert_eq!(fallback, Some(Fallback::BadAnswer), "{deed}");
+        let Answer::Place(placement) = answer else { panic!("no placement") };
+        assert!(!placement.pairs.is_empty(), "the built-in places");
+    }
+    let (Answer::Place(placement), None) = ask("place", "huge", 7).await else { panic!("it answers") };
+    assert_eq!(placement.hold_ms, 60_000);
     assert_eq!(ask("observe", "trap", 6).await, (Answer::Observe, Some(Fallback::Trap)));
 }

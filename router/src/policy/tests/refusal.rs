@@ -98,7 +98,8 @@ fn configure_may_refuse_its_settings_and_may_not_hang() {
 
 #[test]
 fn the_gate_tries_every_hook() {
-    for hook in ["admit", "prioritize", "limits_for", "on_timeout", "route", "on_failure", "tick", "observe"]
+    for hook in
+        ["admit", "prioritize", "limits_for", "on_timeout", "route", "on_failure", "tick", "observe", "place"]
     {
         let (reason, message) = at_once(hook, "trap");
         assert!(reason == "gate" && message.starts_with(hook), "{hook}: {message}");

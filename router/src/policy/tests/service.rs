@@ -215,7 +215,16 @@ async fn a_policy_thread_that_does_not_answer_is_answered_for() {
     let (loads, _) = sync_channel(1);
     let (_serving, serving) = watch::channel(builtin_version());
     let (_status, status) = watch::channel(PolicyStatus::builtin(0));
-    let handle = Handle { asks, loads, config: Arc::default(), serving, status, _alive: Arc::default() };
+    let handle = Handle {
+        asks,
+        loads,
+        config: Arc::default(),
+        serving,
+        status,
+        places: Arc::default(),
+        spaces: Default::default(),
+        _alive: Arc::default(),
+    };
     // The first fills the queue and waits in vain, the second finds it full.
     for _ in 0..2 {
         let asked = Instant::now();

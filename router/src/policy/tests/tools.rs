@@ -7,7 +7,7 @@ use crate::policy::tools::{bench, check};
 fn short(names: &[String]) -> Vec<&str> {
     names
         .iter()
-        .map(|name| name.trim_start_matches("comfy-router:policy/").trim_end_matches("@0.1.0"))
+        .map(|name| name.trim_start_matches("comfy-router:policy/").trim_end_matches("@0.1.1"))
         .collect()
 }
 

@@ -44,7 +44,7 @@ pub fn bench(path: &Path, settings: &Settings, candidates: &[usize]) -> Result<B
     let version = opened.compile()?;
     let (limits, bounds) = (&opened.config.limits, &opened.config.bounds);
     gate::pass(&version, limits, bounds, sample::context(0).now_ms)?;
-    let mut guest = version.guest(sample::context(0).now_ms)?;
+    let mut guest = version.trial(sample::context(0).now_ms)?;
     let check = Check { limits, bounds };
     let mut rows = Vec::new();
     for &size in candidates {

@@ -8,12 +8,9 @@ use serde::Serialize;
 use super::{Settings, ToolError, open};
 use crate::model::decision::{Answer, Hook, PolicyVersion};
 use crate::policy::check::Check;
-use crate::policy::error::LoadError;
+use crate::policy::error::{LoadError, WIT_VERSION};
 use crate::policy::wasm::{Description, Guest, Version};
 use crate::policy::{gate, handle, record, sample};
-
-/// The version of the WIT package a component must be built for.
-const WIT_VERSION: &str = "0.1.0";
 
 /// A component of this size takes seconds to compile at every start.
 const LARGE_BYTES: usize = 8 * 1024 * 1024;
@@ -76,7 +73,7 @@ fn now_ms() -> u64 {
 }
 
 fn dry_run(version: &Version, check: &Check<'_>, report: &mut Report) -> Result<(), LoadError> {
-    let mut guest = version.guest(now_ms())?;
+    let mut guest = version.trial(now_ms())?;
     for question in sample::questions(1, 4) {
         let asked = sample::ask(1, 4, question);
         for &hook in handle::hooks(&asked.question) {
@@ -107,6 +104,11 @@ fn say(
         gate::Said::Whole(Answer::Route(decision)) => {
             let candidates = sample::candidates(4);
             with_reason(record::said_route(&decision.route, &candidates, &asked.context), &decision.reason)
+        }
+        gate::Said::Whole(Answer::Place(placement)) => {
+            let (jobs, seats, _) = sample::window(sample::WINDOW, 4);
+            let said = record::said_placement(&placement, jobs.len(), &seats, &asked.context);
+            with_reason(said, &placement.reason)
         }
         gate::Said::Whole(Answer::OnTimeout(decision)) => record::said_timeout(&decision),
         gate::Said::Whole(Answer::OnFailure(decision)) => record::said_recovery(&decision),

@@ -11,7 +11,8 @@ use super::guest::Guest;
 use super::host::{self, State};
 use crate::model::decision::{Hook, PolicyVersion};
 use crate::policy::config::GuestLimits;
-use crate::policy::error::LoadError;
+use crate::policy::error::{LoadError, WIT_VERSION};
+use crate::policy::state::Space;
 
 const PACKAGE: &str = "comfy-router:policy/";
 
@@ -30,6 +31,7 @@ pub(crate) struct Version {
     pub(super) pre: InstancePre<State>,
     pub(super) indices: Indices,
     settings: String,
+    space: Space,
 }
 
 impl std::fmt::Debug for Version {
@@ -45,6 +47,7 @@ pub(super) struct Indices {
     pub(super) priority: Option<hooks::priority::GuestIndices>,
     pub(super) timeouts: Option<hooks::timeouts::GuestIndices>,
     pub(super) routing: Option<hooks::routing::GuestIndices>,
+    pub(super) placement: Option<hooks::placement::GuestIndices>,
     pub(super) recovery: Option<hooks::recovery::GuestIndices>,
     pub(super) housekeeping: Option<hooks::housekeeping::GuestIndices>,
     pub(super) feedback: Option<hooks::feedback::GuestIndices>,
@@ -64,6 +67,7 @@ impl Version {
         limits: &GuestLimits,
         id: PolicyVersion,
         settings: String,
+        space: Space,
         bytes: &[u8],
     ) -> Result<Self, LoadError> {
         let component = compile(engine, bytes)?;
@@ -74,6 +78,10 @@ impl Version {
         if let Some(import) = description.imports.iter().find(|name| !name.starts_with(PACKAGE)) {
             return Err(LoadError::UnknownImport(import.clone()));
         }
+        let mut named = description.imports.iter().chain(&description.exports);
+        if let Some(interface) = named.find(|name| is_newer(name)) {
+            return Err(LoadError::Newer { interface: interface.clone() });
+        }
         let linker = host::link(&engine.wasmtime).map_err(|e| LoadError::Link(line(&e)))?;
         let pre = linker.instantiate_pre(&component).map_err(|e| LoadError::Link(line(&e)))?;
         let indices = Indices::probe(&pre)?;
@@ -82,7 +90,7 @@ impl Version {
             return Err(LoadError::NoHooks(listed(&description.exports)));
         }
         let (engine, limits) = (engine.clone(), *limits);
-        Ok(Self { id, hooks, bytes: bytes.len() as u64, engine, limits, pre, indices, settings })
+        Ok(Self { id, hooks, bytes: bytes.len() as u64, engine, limits, pre, indices, settings, space })
     }
 
     pub(crate) fn exports(&self, hook: Hook) -> bool {
@@ -91,10 +99,28 @@ impl Version {
 
     /// A fresh guest, configured. `now_ms` is what its clock says meanwhile.
     pub(crate) fn guest(&self, now_ms: u64) -> Result<Guest, LoadError> {
-        let mut guest = Guest::instantiate(self)?;
+        self.made(now_ms, self.space.clone(), true)
+    }
+
+    /// A guest whose deeds have no consequence: what it remembers and measures is lost with it.
+    pub(crate) fn trial(&self, now_ms: u64) -> Result<Guest, LoadError> {
+        self.made(now_ms, self.space.fork(), false)
+    }
+
+    fn made(&self, now_ms: u64, space: Space, live: bool) -> Result<Guest, LoadError> {
+        let mut guest = Guest::instantiate(self, space, live)?;
         guest.configure(&self.settings, Duration::from_millis(self.limits.configure_ms), now_ms)?;
         Ok(guest)
     }
+}
+
+/// An interface of ours in a version that this router does not know yet.
+fn is_newer(interface: &str) -> bool {
+    let version = |text: &str| semver::Version::parse(text).ok();
+    interface
+        .strip_prefix(PACKAGE)
+        .and_then(|name| version(name.split_once('@')?.1))
+        .is_some_and(|built_for| Some(built_for) > version(WIT_VERSION))
 }
 
 /// Imports and exports of any component, also of one that could not serve.
@@ -140,7 +166,7 @@ macro_rules! probe {
     ($pre:expr, $($field:ident),*) => {
         Indices {$(
             $field: {
-                let interface = concat!("comfy-router:policy/", stringify!($field), "@0.1.0");
+                let interface = concat!("comfy-router:policy/", stringify!($field), "@0.1.1");
                 match $pre.component().get_export_index(None, interface) {
                     None => None,
                     Some(_) => Some(hooks::$field::GuestIndices::new($pre)
@@ -154,7 +180,18 @@ macro_rules! probe {
 impl Indices {
     /// wasmtime's bindings know no optional exports, so each interface is looked up by name.
     fn probe(pre: &InstancePre<State>) -> Result<Self, LoadError> {
-        Ok(probe!(pre, lifecycle, admission, priority, timeouts, routing, recovery, housekeeping, feedback))
+        Ok(probe!(
+            pre,
+            lifecycle,
+            admission,
+            priority,
+            timeouts,
+            routing,
+            placement,
+            recovery,
+            housekeeping,
+            feedback
+        ))
     }
 
     fn hooks(&self) -> Vec<Hook> {
@@ -164,6 +201,7 @@ impl Indices {
             Hook::Prioritize => self.priority.is_some(),
             Hook::LimitsFor | Hook::OnTimeout => self.timeouts.is_some(),
             Hook::Route => self.routing.is_some(),
+            Hook::Place => self.placement.is_some(),
             Hook::OnFailure => self.recovery.is_some(),
             Hook::Tick => self.housekeeping.is_some(),
             Hook::Observe => self.feedback.is_some(),

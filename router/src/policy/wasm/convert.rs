@@ -3,22 +3,18 @@
 use super::bindings::comfy_router::policy::types as wit;
 use super::bindings::exports::comfy_router::policy as hooks;
 use crate::model::decision::{
-    Act, Admission, AttemptReport, Cause, Failure, Limit, Order, Progress, RecoveryDecision, ResultKind,
-    Route, RouteDecision, TimeoutDecision,
+    Act, Admission, AttemptReport, Cause, Failure, Limit, Order, Pair, Placement, Progress, RecoveryDecision,
+    ResultKind, Route, RouteDecision, TimeoutDecision,
 };
 use crate::model::job::JobClass;
-use crate::model::view::{Candidate, InstanceView, JobView, Load};
+use crate::model::view::{Candidate, InstanceView, JobView, Load, Offer, Seat};
 
 pub(super) fn job(job: &JobView, handle: u32) -> wit::Job {
     wit::Job {
         handle,
         tenant: job.tenant,
         client: job.client,
-        class: match job.class {
-            JobClass::Interactive => wit::JobClass::Interactive,
-            JobClass::Standard => wit::JobClass::Standard,
-            JobClass::Batch => wit::JobClass::Batch,
-        },
+        class: class(job.class),
         number: job.number,
         front: job.front,
         nodes: job.nodes,
@@ -33,6 +29,63 @@ pub(super) fn job(job: &JobView, handle: u32) -> wit::Job {
         attempt: job.attempt,
         waited_ms: job.waited_ms,
         run_ms: job.run_ms,
+    }
+}
+
+pub(super) fn class(class: JobClass) -> wit::JobClass {
+    match class {
+        JobClass::Interactive => wit::JobClass::Interactive,
+        JobClass::Standard => wit::JobClass::Standard,
+        JobClass::Batch => wit::JobClass::Batch,
+    }
+}
+
+pub(super) fn class_from(class: wit::JobClass) -> JobClass {
+    match class {
+        wit::JobClass::Interactive => JobClass::Interactive,
+        wit::JobClass::Standard => JobClass::Standard,
+        wit::JobClass::Batch => JobClass::Batch,
+    }
+}
+
+pub(super) fn seat(seat: &Seat) -> hooks::placement::Seat {
+    let gpu = &seat.gpu;
+    hooks::placement::Seat {
+        instance: seat.instance,
+        free_slots: seat.free_slots,
+        free_in_ms: seat.free_in_ms,
+        running: seat.running,
+        pending: seat.pending,
+        vram_free_mib: gpu.vram_free_mib,
+        vram_total_mib: gpu.vram_total_mib,
+        gpu_utilization_percent: gpu.utilization_percent,
+        temperature_c: gpu.temperature_c,
+        slowdown_margin_c: gpu.slowdown_margin_c,
+        power_mw: gpu.power_mw,
+        power_limit_mw: gpu.power_limit_mw,
+        throttled: gpu.throttled,
+        failures: seat.failures,
+        reading_age_ms: gpu.reading_age_ms,
+    }
+}
+
+pub(super) fn offer(offer: &Offer) -> hooks::placement::Offer {
+    hooks::placement::Offer {
+        job: offer.job,
+        seat: offer.seat,
+        models_resident: offer.models_resident,
+        load_ms: offer.load_ms,
+        run_ms: offer.run_ms,
+        same_signature: offer.same_signature,
+    }
+}
+
+pub(super) fn placement(answer: hooks::placement::PlacementDecision) -> Placement {
+    let pair = |pair: hooks::placement::Pair| Pair { job: pair.job, seat: pair.seat };
+    Placement {
+        pairs: answer.pairs.into_iter().map(pair).collect(),
+        hold_ms: answer.hold_ms,
+        reason: answer.reason,
     }
 }
 

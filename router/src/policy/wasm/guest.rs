@@ -11,12 +11,13 @@ use super::engine::Engine;
 use super::host::State;
 use super::meter::{Meter, Stop};
 use crate::model::decision::{
-    Admission, AttemptReport, Consultation, Failure, Fallback, Hook, Limit, Limits, Order, Priority,
-    Progress, RecoveryDecision, RouteDecision, TimeoutDecision,
+    Admission, AttemptReport, Consultation, Failure, Fallback, Hook, Limit, Limits, Order, Placement,
+    Priority, Progress, RecoveryDecision, RouteDecision, TimeoutDecision,
 };
-use crate::model::view::{Candidate, Context, InstanceView, JobTexts, JobView, Load};
+use crate::model::view::{Candidate, Context, InstanceView, JobTexts, JobView, Load, Offer, Seat};
 use crate::policy::config::GuestLimits;
 use crate::policy::error::LoadError;
+use crate::policy::state::Space;
 
 /// A guest did not answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,7 @@ struct Exports {
     priority: Option<hooks::priority::Guest>,
     timeouts: Option<hooks::timeouts::Guest>,
     routing: Option<hooks::routing::Guest>,
+    placement: Option<hooks::placement::Guest>,
     recovery: Option<hooks::recovery::Guest>,
     housekeeping: Option<hooks::housekeeping::Guest>,
     feedback: Option<hooks::feedback::Guest>,
@@ -69,9 +71,10 @@ macro_rules! load {
 }
 
 impl Guest {
-    pub(super) fn instantiate(version: &Version) -> Result<Self, LoadError> {
+    pub(super) fn instantiate(version: &Version, space: Space, live: bool) -> Result<Self, LoadError> {
         let limits = version.limits;
-        let mut store = Store::new(&version.engine.wasmtime, State::new(version.id.clone(), &limits));
+        let mut store =
+            Store::new(&version.engine.wasmtime, State::new(version.id.clone(), &limits, space, live));
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(limits.transfer_kib as usize * 1024);
         let time = Duration::from_millis(limits.configure_ms);
@@ -89,12 +92,18 @@ impl Guest {
             priority,
             timeouts,
             routing,
+            placement,
             recovery,
             housekeeping,
             feedback
         );
         drop(running);
         Ok(Self { store, exports, engine: version.engine.clone(), limits })
+    }
+
+    /// The last answer was found good: what its call changed in `state` counts.
+    pub(crate) fn keep(&mut self) {
+        self.store.data_mut().keep();
     }
 
     /// Bytes of linear memory in use.
@@ -107,11 +116,14 @@ impl Guest {
             return Ok(());
         }
         let context = Context { now_ms, ..Context::default() };
-        let answer = self.call(Hook::Configure, time, 0, &context, None, |exports, store, _| {
+        let answer = self.call(Hook::Configure, time, 0, &context, Vec::new(), |exports, store, _| {
             exports.lifecycle.as_ref().map(|hook| hook.call_configure(store, settings))
         });
         match answer {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {
+                self.keep();
+                Ok(())
+            }
             Ok(Err(message)) => {
                 let max = self.limits.text_bytes as usize;
                 Err(LoadError::Settings(crate::policy::check::text(&message, max)))
@@ -173,6 +185,28 @@ impl Guest {
         Ok(convert::route(answer))
     }
 
+    pub(crate) fn place(
+        &mut self,
+        asked: &Consultation,
+        jobs: &[JobView],
+        seats: &[Seat],
+        offers: &[Offer],
+    ) -> Called<Placement> {
+        let seats: Vec<_> = seats.iter().map(convert::seat).collect();
+        let offers: Vec<_> = offers.iter().map(convert::offer).collect();
+        let texts = jobs.iter().map(|job| job.texts.clone()).collect();
+        let (time, seed) = (self.limits.call(), asked.seed);
+        let answer =
+            self.call(Hook::Place, time, seed, &asked.context, texts, |exports, store, handle| {
+                let hook = exports.placement.as_ref()?;
+                let handles = (0..).map(|row: u32| handle.wrapping_add(row));
+                let jobs: Vec<_> =
+                    jobs.iter().zip(handles).map(|(job, handle)| convert::job(job, handle)).collect();
+                Some(hook.call_place(store, &jobs, &seats, &offers))
+            })?;
+        Ok(convert::placement(answer))
+    }
+
     pub(crate) fn on_failure(
         &mut self,
         asked: &Consultation,
@@ -208,7 +242,8 @@ impl Guest {
         job: Option<&JobTexts>,
         call: impl FnOnce(&Exports, &mut Store<State>, u32) -> Option<wasmtime::Result<T>>,
     ) -> Called<T> {
-        self.call(hook, self.limits.call(), asked.seed, &asked.context, job, call)
+        let jobs = job.cloned().into_iter().collect();
+        self.call(hook, self.limits.call(), asked.seed, &asked.context, jobs, call)
     }
 
     /// Every call goes through here: limits are set anew, and what went wrong gets its reason.
@@ -218,11 +253,11 @@ impl Guest {
         time: Duration,
         seed: u64,
         context: &Context,
-        job: Option<&JobTexts>,
+        jobs: Vec<JobTexts>,
         call: impl FnOnce(&Exports, &mut Store<State>, u32) -> Option<wasmtime::Result<T>>,
     ) -> Called<T> {
         let meter = Meter::new(self.limits.host_calls, time);
-        let handle = self.store.data_mut().enter(hook, seed, context, job, meter);
+        let handle = self.store.data_mut().enter(hook, seed, context, jobs, meter);
         self.store.set_epoch_deadline(Engine::ticks(time));
         let running = self.engine.call();
         let answer = call(&self.exports, &mut self.store, handle);

@@ -1,22 +1,25 @@
 //! The functions a guest may call. Each answers from the frozen context of the present consultation; none waits, takes
 //! a lock or leaves the process, and none shows a credential.
 
-use std::collections::HashMap;
+mod figures;
+mod memory;
+mod workflow;
+
 use std::time::Instant;
 
-use serde_json::value::RawValue;
 use wasmtime::component::{HasSelf, Linker};
 
 use super::bindings::Policy;
 use super::bindings::comfy_router::policy as wit;
+use super::convert;
 use super::meter::{Line, LogBudget, Memory, Meter, Stop};
 use crate::model::decision::{Hook, PolicyVersion};
 use crate::model::job::ModelRef;
-use crate::model::view::{Context, JobTexts, Totals};
+use crate::model::view::{Context, DeviceText, JobTexts, Totals, WaitingView};
 use crate::policy::config::GuestLimits;
-
-/// Parts of a name that make a header or `extra_data` key a credential, whatever an allow-list says.
-const SECRET: [&str; 6] = ["authorization", "cookie", "token", "secret", "password", "api_key"];
+use crate::policy::state::{Changes, Space};
+use figures::Figures;
+use workflow::Graph;
 
 /// What belongs to one guest.
 pub(super) struct State {
@@ -25,50 +28,52 @@ pub(super) struct State {
     pub(super) meter: Meter,
     log: LogBudget,
     context: Context,
-    job: Option<JobTexts>,
-    /// Of the present job; others are refused.
+    jobs: Vec<JobTexts>,
+    /// Of the first of the present jobs; the others count on from it, and any other is refused.
     handle: u32,
-    graph: Option<Graph>,
+    /// Of the job that was asked about last.
+    graph: Option<(u32, Graph)>,
     random: u64,
-}
-
-/// Node id to its members, as JSON text: a node is read only when it is asked for.
-type Graph = HashMap<String, Box<RawValue>>;
-
-#[derive(serde::Deserialize)]
-struct Node<'a> {
-    #[serde(borrow, default)]
-    inputs: HashMap<std::borrow::Cow<'a, str>, &'a RawValue>,
+    /// What the policy remembers, and what the present call changes of it.
+    space: Space,
+    changes: Changes,
+    figures: Figures,
 }
 
 impl State {
-    pub(super) fn new(version: PolicyVersion, limits: &GuestLimits) -> Self {
+    /// A guest that is not `live` (in the load gate, in a shadow, in a tool) leaves no figures.
+    pub(super) fn new(version: PolicyVersion, limits: &GuestLimits, space: Space, live: bool) -> Self {
         Self {
+            figures: Figures::new(version.name.clone(), live),
             version,
             memory: Memory::new(limits),
             meter: Meter::new(0, std::time::Duration::ZERO),
             log: LogBudget::new(limits.log_bytes_per_second),
             context: Context::default(),
-            job: None,
+            jobs: Vec::new(),
             handle: 0,
             graph: None,
             random: 0,
+            space,
+            changes: Changes::default(),
         }
     }
 
-    /// Before each call. The handle is new each time, so that one kept from an earlier call names nothing.
+    /// Before each call. The handles are new each time, so that one kept from an earlier call names nothing.
     pub(super) fn enter(
         &mut self,
         hook: Hook,
         seed: u64,
         context: &Context,
-        job: Option<&JobTexts>,
+        jobs: Vec<JobTexts>,
         meter: Meter,
     ) -> u32 {
         self.context.clone_from(context);
-        self.job = job.cloned();
-        self.handle = self.handle.wrapping_add(1);
+        self.handle = self.handle.wrapping_add(self.jobs.len().max(1) as u32);
+        self.jobs = jobs;
         self.graph = None;
+        self.changes.clear();
+        self.figures.open(hook == Hook::Configure);
         // The hooks of one consultation share its seed and not their numbers.
         self.random = seed ^ (hook as u64).wrapping_mul(0xa076_1d64_78bd_642f);
         self.meter = meter;
@@ -76,8 +81,13 @@ impl State {
         self.handle
     }
 
+    /// The answer of the present call was good: what it changed counts.
+    pub(super) fn keep(&mut self) {
+        self.space.apply(&mut self.changes);
+    }
+
     fn texts(&self, job: u32) -> Option<&JobTexts> {
-        self.job.as_ref().filter(|_| job == self.handle)
+        self.jobs.get(job.wrapping_sub(self.handle) as usize)
     }
 
     fn instance(&self, index: u32) -> Option<&crate::model::view::InstanceTexts> {
@@ -123,6 +133,37 @@ impl wit::fleet::Host for State {
         self.spend()?;
         Ok(self.instance(instance).is_some_and(|texts| texts.can.has_model(&ModelRef { folder, name })))
     }
+
+    fn count(&mut self) -> Answer<u32> {
+        self.spend()?;
+        Ok(self.context.fleet.len() as u32)
+    }
+
+    fn devices(&mut self, instance: u32) -> Answer<Vec<wit::fleet::Device>> {
+        self.spend()?;
+        let device = |device: &DeviceText| wit::fleet::Device {
+            name: device.name.clone(),
+            kind: device.kind.clone(),
+            vram_total_mib: device.vram_total_mib,
+        };
+        Ok(self
+            .instance(instance)
+            .map(|texts| texts.devices.iter().map(device).collect())
+            .unwrap_or_default())
+    }
+
+    fn available_models(&mut self, instance: u32, folder: String) -> Answer<Vec<String>> {
+        self.spend()?;
+        let files = self.instance(instance).and_then(|texts| texts.can.models.get(&folder));
+        let mut names: Vec<String> = files.into_iter().flatten().cloned().collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn has_class(&mut self, instance: u32, name: String) -> Answer<bool> {
+        self.spend()?;
+        Ok(self.instance(instance).is_some_and(|texts| texts.can.classes.contains(&name)))
+    }
 }
 
 fn totals(totals: Totals) -> wit::queue::Totals {
@@ -149,56 +190,30 @@ impl wit::queue::Host for State {
         self.spend()?;
         Ok(self.context.clients.get(client as usize).map(|(name, _)| name.to_string()))
     }
-}
 
-impl wit::workflow::Host for State {
-    fn node_classes(&mut self, job: u32) -> Answer<Vec<String>> {
+    fn client(&mut self, client: u32) -> Answer<wit::queue::Totals> {
         self.spend()?;
-        Ok(self.texts(job).map(|texts| texts.needs.classes.clone()).unwrap_or_default())
+        Ok(totals(self.context.clients.get(client as usize).map(|(_, totals)| *totals).unwrap_or_default()))
     }
 
-    fn models(&mut self, job: u32) -> Answer<Vec<wit::workflow::Model>> {
+    fn class(&mut self, class: wit::types::JobClass) -> Answer<wit::queue::Totals> {
         self.spend()?;
-        let models = self.texts(job).map(|texts| texts.needs.models.as_slice()).unwrap_or_default();
-        let model = |m: &ModelRef| wit::workflow::Model { folder: m.folder.clone(), name: m.name.clone() };
-        Ok(models.iter().map(model).collect())
+        Ok(totals(self.context.classes[convert::class_from(class) as usize]))
     }
 
-    fn input(&mut self, job: u32, node: String, name: String) -> Answer<Option<String>> {
+    fn waiting(&mut self, most: u32) -> Answer<Vec<wit::queue::WaitingJob>> {
         self.spend()?;
-        let Some(texts) = self.texts(job) else { return Ok(None) };
-        let body = texts.body.clone();
-        let graph = self.graph.get_or_insert_with(|| serde_json::from_str(&body.prompt).unwrap_or_default());
-        let Some(node) = graph.get(&node) else { return Ok(None) };
-        let node: Option<Node<'_>> = serde_json::from_str(node.get()).ok();
-        let value = node.and_then(|node| node.inputs.get(name.as_str()).map(|value| value.get().to_owned()));
-        // An array is a link to another node's output, not a literal.
-        Ok(value.filter(|value| !value.starts_with('[')))
+        let job = |job: &WaitingView| wit::queue::WaitingJob {
+            tenant: job.tenant,
+            client: job.client,
+            class: convert::class(job.class),
+            signature: job.signature,
+            models: job.models,
+            waited_ms: job.waited_ms,
+            run_ms: job.run_ms,
+        };
+        Ok(self.context.waiting.iter().take(most as usize).map(job).collect())
     }
-
-    fn extra_data(&mut self, job: u32, key: String) -> Answer<Option<String>> {
-        self.spend()?;
-        if secret(&key) {
-            return Ok(None);
-        }
-        let Some(texts) = self.texts(job) else { return Ok(None) };
-        let data: Graph = serde_json::from_str(&texts.body.extra_data).unwrap_or_default();
-        Ok(data.get(&key).map(|value| value.get().to_owned()))
-    }
-
-    fn header(&mut self, job: u32, name: String) -> Answer<Option<String>> {
-        self.spend()?;
-        if secret(&name) {
-            return Ok(None);
-        }
-        let headers = self.texts(job).map(|texts| texts.body.headers.as_slice()).unwrap_or_default();
-        Ok(headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(&name)).map(|(_, value)| value.clone()))
-    }
-}
-
-fn secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase().replace('-', "_");
-    SECRET.iter().any(|part| name.contains(part))
 }
 
 impl wit::clock::Host for State {
@@ -247,71 +262,5 @@ impl wit::log::Host for State {
             wit::log::Level::Debug => tracing::debug!(%policy, text, "policy says"),
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use super::wit::workflow::Host as _;
-    use super::*;
-    use crate::model::job::Body;
-    use crate::policy::record::builtin_version;
-    use crate::policy::sample;
-
-    fn entered(texts: &JobTexts) -> (State, u32) {
-        let mut state = State::new(builtin_version(), &GuestLimits::default());
-        let meter = Meter::new(1_000, Duration::from_secs(60));
-        let handle = state.enter(Hook::Route, 1, &sample::context(2), Some(texts), meter);
-        (state, handle)
-    }
-
-    fn said(value: &str) -> Option<String> {
-        Some(value.to_owned())
-    }
-
-    #[test]
-    fn literal_inputs_are_shown_and_links_are_not() {
-        let (mut state, job) = entered(&sample::job().texts);
-        assert_eq!(state.input(job, "3".into(), "steps".into()).unwrap(), said("20"));
-        assert_eq!(state.input(job, "3".into(), "model".into()).unwrap(), None);
-        assert_eq!(state.input(job, "9".into(), "steps".into()).unwrap(), None);
-    }
-
-    #[test]
-    fn a_handle_of_another_call_names_nothing() {
-        let (mut state, job) = entered(&sample::job().texts);
-        assert_eq!(state.node_classes(job).unwrap().len(), 3);
-        let meter = Meter::new(1_000, Duration::from_secs(60));
-        state.enter(Hook::Route, 1, &sample::context(2), Some(&sample::job().texts), meter);
-        assert!(state.node_classes(job).unwrap().is_empty());
-        assert!(state.models(job).unwrap().is_empty());
-    }
-
-    #[test]
-    fn credentials_are_never_shown() {
-        let body = Body {
-            extra_data: r#"{"auth_token_comfy_org":"t","api_key_comfy_org":"k","note":"n"}"#.into(),
-            headers: vec![("Authorization".into(), "b".into()), ("X-API-Key".into(), "k".into())],
-            ..Body::default()
-        };
-        let (mut state, job) = entered(&JobTexts { body: Arc::new(body), ..JobTexts::default() });
-        for key in ["auth_token_comfy_org", "api_key_comfy_org", "API_KEY_comfy_org"] {
-            assert_eq!(state.extra_data(job, key.into()).unwrap(), None, "{key}");
-        }
-        for name in ["authorization", "x-api-key"] {
-            assert_eq!(state.header(job, name.into()).unwrap(), None, "{name}");
-        }
-        assert_eq!(state.extra_data(job, "note".into()).unwrap(), said("\"n\""));
-    }
-
-    #[test]
-    fn a_prompt_that_is_no_json_has_no_inputs() {
-        let body = Body { prompt: "{{{".into(), extra_data: "[".into(), ..Body::default() };
-        let (mut state, job) = entered(&JobTexts { body: Arc::new(body), ..JobTexts::default() });
-        assert_eq!(state.input(job, "3".into(), "steps".into()).unwrap(), None);
-        assert_eq!(state.extra_data(job, "note".into()).unwrap(), None);
     }
 }

@@ -1,6 +1,8 @@
 //! The life of an attempt: sent, alive, ended. Every sighting carries the attempt's number; one of an earlier attempt
 //! changes nothing.
 
+use std::sync::Arc;
+
 use crate::clock::Tick;
 use crate::model::decision::{AttemptReport, Limits, ResultKind};
 use crate::model::event::{Event, History};
@@ -295,6 +297,7 @@ impl Core {
                 self.inspect_all(index);
             }
             InstanceChange::Capabilities(can) => instance.can = can,
+            InstanceChange::Devices(devices) => instance.devices = Arc::new(devices),
             InstanceChange::Foreign { running, pending } => instance.foreign = (running, pending),
             InstanceChange::Resync => self.inspect_all(index),
             InstanceChange::ZombieGone(upstream) => self.zombie_gone(index, upstream),

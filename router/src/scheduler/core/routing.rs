@@ -20,6 +20,9 @@ impl Core {
         if self.instances.iter().all(|instance| instance.free_slots() == 0) {
             return;
         }
+        if self.places {
+            return self.place();
+        }
         let (jobs, instances) = (&self.jobs, &self.instances);
         let fits = |id: JobId| {
             let needs = &jobs[&id].job.needs;
@@ -39,7 +42,7 @@ impl Core {
     }
 
     /// Instances that serve and have everything the job needs; the one to avoid only if there is no other.
-    fn eligible(&self, id: JobId) -> Vec<usize> {
+    pub(super) fn eligible(&self, id: JobId) -> Vec<usize> {
         let entry = &self.jobs[&id];
         let needs = &entry.job.needs;
         let mut rows: Vec<usize> = (0..self.instances.len())
@@ -86,7 +89,7 @@ impl Core {
         }
     }
 
-    fn hold(&mut self, id: JobId, ms: u64, records: Vec<DecisionRecord>) {
+    pub(super) fn hold(&mut self, id: JobId, ms: u64, records: Vec<DecisionRecord>) {
         let now = self.now.tick;
         let entry = self.jobs.get_mut(&id).expect("a waiting job has an entry");
         // Charged by the time it really waited, since a change in the fleet may have woken it early.
@@ -121,7 +124,7 @@ impl Core {
         self.remember(records, Some(id), Some("no instance was free any more".into()));
     }
 
-    fn start(&mut self, id: JobId, index: usize, records: Vec<DecisionRecord>) {
+    pub(super) fn start(&mut self, id: JobId, index: usize, records: Vec<DecisionRecord>) {
         let did = format!("dispatched to {}", self.instances[index].spec.id);
         self.remember(records, Some(id), Some(did));
         self.queue.remove(id);

@@ -120,7 +120,8 @@ impl Core {
     }
 
     /// Ask the new version about every waiting job, a few at a time.
-    pub(super) fn policy_changed(&mut self) {
+    pub(super) fn policy_changed(&mut self, places: bool) {
+        self.places = places;
         self.to_reassess = self.queue.ordered(self.now.tick).into();
         self.queue.unhold(self.now.tick);
         self.reassess_some();

@@ -29,10 +29,13 @@ pub(super) async fn raw_logs() -> Reply {
     )
 }
 
-/// Accepted; the emulator writes no log lines to its sockets.
-pub(super) async fn subscribe(JsonBody(body): JsonBody) -> Reply {
-    let complete = body.get("clientId").is_some() && body.get("enabled").is_some();
-    if complete { reply::empty(StatusCode::OK) } else { reply::trouble() }
+/// Log lines come only from `Control::log`.
+pub(super) async fn subscribe(State(life): State<App>, JsonBody(body): JsonBody) -> Reply {
+    let (Some(sid), Some(enabled)) = (body.get("clientId"), body.get("enabled")) else {
+        return reply::trouble();
+    };
+    life.hub.subscribe_logs(sid.as_str().unwrap_or_default(), *enabled == Value::Bool(true));
+    reply::empty(StatusCode::OK)
 }
 
 pub(super) async fn folder_paths(State(life): State<App>) -> Reply {

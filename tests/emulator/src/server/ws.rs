@@ -65,7 +65,8 @@ async fn serve(life: App, sid: String, socket: WebSocket) {
 
 /// Only the first valid JSON object can be the feature flags; everything else is ignored.
 fn receive(life: &App, sid: &str, text: &str, first: &mut bool) {
-    let Ok(message) = serde_json::from_str::<Value>(text) else { return };
+    // Anything else raises in ComfyUI before it can count as the first.
+    let Ok(Value::Object(message)) = serde_json::from_str::<Value>(text) else { return };
     if std::mem::take(first) && message.get("type").and_then(Value::as_str) == Some("feature_flags") {
         let flags = message.get("data").cloned().unwrap_or_default();
         life.hub.set_flags(sid, flags, &info::feature_flags(&life.machine.config));

@@ -341,3 +341,48 @@ fn a_flood_of_one_tenant_is_stopped_at_its_limit() {
     ));
     assert!(matches!(world.replies[&taken], Reply::Accepted { .. }));
 }
+
+#[test]
+fn a_policy_that_places_fills_the_free_slots_at_once_and_the_rest_waits_for_one() {
+    let mut world = World::new(3, 1, CoreConfig::default());
+    world.input(Input::PolicyChanged { places: true });
+    for _ in 0..5 {
+        world.submit();
+    }
+    world.settle();
+    assert_eq!((world.running.len(), world.core.waiting().count()), (3, 2));
+    world.finish(0, EndKind::Success);
+    world.settle();
+    assert_eq!((world.running.len(), world.core.waiting().count()), (3, 1), "the slot is filled again");
+}
+
+#[test]
+fn a_job_left_out_is_held_no_longer_than_the_host_allows() {
+    let mut world = World::new(1, 1, CoreConfig { max_hold_ms: 2_000, ..CoreConfig::default() });
+    world.answers.place = |_, _, _| Vec::new();
+    world.input(Input::PolicyChanged { places: true });
+    world.submit();
+    world.settle();
+    assert_eq!(world.running.len(), 0);
+    for _ in 0..30 {
+        world.pass(100);
+        world.settle();
+    }
+    assert_eq!(world.running.len(), 1, "it starts in the end");
+}
+
+#[test]
+fn a_placement_that_came_late_starts_only_what_can_still_start() {
+    let mut world = World::new(2, 1, CoreConfig::default());
+    world.input(Input::PolicyChanged { places: true });
+    world.submit();
+    world.submit();
+    let place = |action: &Action| matches!(action, Action::Consult { consultation, .. } if matches!(consultation.question, Question::Place { .. }));
+    while !world.todo.iter().any(place) {
+        world.execute(0);
+    }
+    world.down(0);
+    world.settle();
+    assert_eq!(world.running.len(), 1);
+    assert_eq!(world.running[0].1.instance.as_str(), "i1");
+}

@@ -20,7 +20,7 @@ enum Happening {
     Delete { which: usize },
     Clear,
     LedgerFails(bool),
-    PolicyChanged,
+    PolicyChanged { places: bool },
     Resync { index: usize },
     Order { index: u32, act: Act },
 }
@@ -46,7 +46,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => any::<usize>().prop_map(|which| Delete { which }),
         1 => Just(Clear),
         1 => any::<bool>().prop_map(LedgerFails),
-        1 => Just(PolicyChanged),
+        1 => any::<bool>().prop_map(|places| PolicyChanged { places }),
         1 => (0..3usize).prop_map(|index| Resync { index }),
         1 => (0..4u32, act).prop_map(|(index, act)| Order { index, act }),
     ]
@@ -85,7 +85,7 @@ fn happen(world: &mut World, ids: &mut Vec<String>, happening: Happening) {
             world.input(Input::Clear { request, scope: Scope::Everybody });
         }
         Happening::LedgerFails(fails) => world.ledger_fails = fails,
-        Happening::PolicyChanged => world.input(Input::PolicyChanged),
+        Happening::PolicyChanged { places } => world.input(Input::PolicyChanged { places }),
         Happening::Resync { index } => {
             world.input(Input::Instance { index, change: InstanceChange::Resync });
         }

@@ -9,7 +9,7 @@ use crate::model::decision::*;
 use crate::model::event::{Event, History};
 use crate::model::id::{InstanceId, JobId, UpstreamId};
 use crate::model::job::*;
-use crate::model::view::Capabilities;
+use crate::model::view::{Capabilities, Offer, Seat};
 use crate::scheduler::config::CoreConfig;
 use crate::scheduler::core::Core;
 use crate::scheduler::input::*;
@@ -19,6 +19,7 @@ pub(super) struct Answers {
     pub(super) priority: fn(&crate::model::view::JobView) -> Priority,
     pub(super) limits: Limits,
     pub(super) route: Box<dyn FnMut(usize) -> Route>,
+    pub(super) place: fn(usize, &[Seat], &[Offer]) -> Vec<Pair>,
     pub(super) recovery: Box<dyn FnMut() -> RecoveryDecision>,
     pub(super) timeout: TimeoutDecision,
     pub(super) orders: Vec<Order>,
@@ -30,6 +31,7 @@ impl Default for Answers {
             priority: |_| Priority::default(),
             limits: Limits::default(),
             route: Box::new(|n| Route::Ranked((0..n as u32).collect())),
+            place: first_offers,
             recovery: Box::new(|| RecoveryDecision::Fail),
             timeout: TimeoutDecision::Fail { reason: "too slow".into() },
             orders: Vec::new(),
@@ -210,6 +212,10 @@ impl World {
                 let route = (answers.route)(candidates.len());
                 Answer::Route(RouteDecision { route, reason: String::new() })
             }
+            Question::Place { jobs, seats, offers } => {
+                let pairs = (answers.place)(jobs.len(), seats, offers);
+                Answer::Place(Placement { pairs, hold_ms: 500, reason: String::new() })
+            }
             Question::OnTimeout { .. } => Answer::OnTimeout(answers.timeout.clone()),
             Question::OnFailure { .. } => Answer::OnFailure((answers.recovery)()),
             Question::Tick { .. } => Answer::Tick(std::mem::take(&mut answers.orders)),
@@ -245,6 +251,20 @@ impl World {
             }
         }
     }
+}
+
+/// Each job takes the first offer whose seat has a slot left.
+fn first_offers(_jobs: usize, seats: &[Seat], offers: &[Offer]) -> Vec<Pair> {
+    let mut free: Vec<u32> = seats.iter().map(|seat| seat.free_slots).collect();
+    let mut pairs: Vec<Pair> = Vec::new();
+    for offer in offers {
+        let placed = pairs.iter().any(|pair| pair.job == offer.job);
+        if !placed && free[offer.seat as usize] > 0 {
+            free[offer.seat as usize] -= 1;
+            pairs.push(Pair { job: offer.job, seat: offer.seat });
+        }
+    }
+    pairs
 }
 
 pub(in crate::scheduler::core) fn job(tenant: &str) -> Job {

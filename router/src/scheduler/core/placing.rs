@@ -1,0 +1,79 @@
+//! The head of the queue at once, for a policy that exports `placement`: one question at a time, as in routing.
+
+use crate::model::decision::{DecisionRecord, Placement, Question};
+use crate::model::id::JobId;
+use crate::model::view::{JobView, Offer, Seat};
+
+use super::{Asked, Core};
+
+/// A job left out is asked about again after this long at the earliest, unless an instance changes.
+const LEAST_HOLD_MS: u64 = 50;
+
+impl Core {
+    /// Ask where the most urgent jobs that could start now should run. There is at least one free slot.
+    pub(super) fn place(&mut self) {
+        let (entries, instances) = (&self.jobs, &self.instances);
+        let fits = |id: JobId| {
+            let needs = &entries[&id].job.needs;
+            instances.iter().any(|i| i.free_slots() > 0 && i.can.meets(needs))
+        };
+        let jobs = self.queue.first(self.now.tick, self.config.window, fits);
+        if jobs.is_empty() {
+            return;
+        }
+        let (question, seats) = self.window(&jobs);
+        self.routing = true;
+        self.ask(Asked::Place { jobs, seats }, question);
+    }
+
+    fn window(&self, jobs: &[JobId]) -> (Question, Vec<usize>) {
+        let now = self.now.tick;
+        let eligible: Vec<Vec<usize>> = jobs.iter().map(|id| self.eligible(*id)).collect();
+        let mut seats: Vec<usize> = eligible.iter().flatten().copied().collect();
+        seats.sort_unstable();
+        seats.dedup();
+        let mut offers: Vec<Offer> = Vec::new();
+        for (job, (id, rows)) in (0..).zip(jobs.iter().zip(&eligible)) {
+            let needs = &self.jobs[id].job.needs;
+            // Both lists are in the order of instances.
+            for (seat, index) in (0..).zip(&seats).filter(|(_, index)| rows.contains(index)) {
+                offers.push(self.instances[*index].offer(*index, (job, seat), needs, &self.learned));
+            }
+        }
+        let views: Vec<JobView> = jobs.iter().map(|id| self.view(&self.jobs[id])).collect();
+        let rows: Vec<Seat> = seats.iter().map(|&index| self.instances[index].seat(index, now)).collect();
+        (Question::Place { jobs: views, seats: rows, offers }, seats)
+    }
+
+    /// The pairs that still make sense start; a job left out while it could have started is held.
+    pub(super) fn placed(
+        &mut self,
+        jobs: &[JobId],
+        seats: &[usize],
+        answer: &Placement,
+        records: Vec<DecisionRecord>,
+    ) {
+        self.routing = false;
+        for pair in &answer.pairs {
+            let (id, index) = (jobs[pair.job as usize], seats[pair.seat as usize]);
+            let waits = self.queue.get_mut(id).is_some();
+            if waits && self.could_start(id, index) {
+                self.start(id, index, records.clone());
+            }
+        }
+        for &id in jobs {
+            let waits = self.queue.get_mut(id).is_some();
+            if waits && self.eligible(id).iter().any(|&index| self.could_start(id, index)) {
+                // Told once for each time it waits, not for each time it is asked about.
+                let first = self.jobs.get(&id).is_some_and(|entry| entry.held_since.is_none());
+                let records = if first { records.clone() } else { Vec::new() };
+                self.hold(id, u64::from(answer.hold_ms).max(LEAST_HOLD_MS), records);
+            }
+        }
+    }
+
+    fn could_start(&self, id: JobId, index: usize) -> bool {
+        let instance = &self.instances[index];
+        instance.free_slots() > 0 && instance.can.meets(&self.jobs[&id].job.needs)
+    }
+}
