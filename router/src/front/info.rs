@@ -105,12 +105,7 @@ impl Front {
     /// lists, waits until the instances have been asked again; so does the first after an upload.
     pub(super) async fn object_info(&self, call: Call) -> Answered {
         let headers = call.request.headers();
-        let changed = self.caches.lists_changed.swap(false, Ordering::Relaxed);
-        let instances = self.parts.fleet.instances();
-        let up = instances.iter().filter(|info| info.is_up());
-        // An upload is given to the home instance, and it alone has to be asked about it.
-        let asked = if wants_fresh(headers) { usize::MAX } else { usize::from(changed) };
-        self.reread(up.take(asked).map(|info| info.id.clone()).collect()).await;
+        self.brought_up_to_date(headers).await;
         let merged = self.merged().await;
         if merged.whole.is_empty() {
             return Ok(answer::no_instance());
@@ -123,6 +118,15 @@ impl Front {
         answer.headers_mut().insert(ETAG, merged.tag);
         answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         Ok(answer)
+    }
+
+    async fn brought_up_to_date(&self, headers: &HeaderMap) {
+        let changed = self.caches.lists_changed.swap(false, Ordering::Relaxed);
+        let instances = self.parts.fleet.instances();
+        let up = instances.iter().filter(|info| info.is_up());
+        // An upload is given to the home instance, and it alone has to be asked about it.
+        let asked = if wants_fresh(headers) { usize::MAX } else { usize::from(changed) };
+        self.reread(up.take(asked).map(|info| info.id.clone()).collect()).await;
     }
 
     async fn reread(&self, instances: Vec<InstanceId>) {
@@ -138,6 +142,7 @@ impl Front {
     }
 
     pub(super) async fn object_info_of(&self, call: Call) -> Answered {
+        self.brought_up_to_date(call.request.headers()).await;
         let class = call.params.first().map(String::as_str).unwrap_or_default();
         Ok(answer::json_text(self.catalogue().await.raw_class(class)))
     }

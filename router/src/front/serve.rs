@@ -58,7 +58,7 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 
 /// By the name's ending, as Python guesses it.
 fn kind(name: &str) -> &'static str {
-    const KINDS: [(&str, &str); 33] = [
+    const KINDS: [(&str, &str); 39] = [
         ("png", "image/png"),
         ("jpg", "image/jpeg"),
         ("jpeg", "image/jpeg"),
@@ -92,6 +92,12 @@ fn kind(name: &str) -> &'static str {
         ("glb", "model/gltf-binary"),
         ("gltf", "model/gltf+json"),
         ("pdf", "application/pdf"),
+        ("html", "text/html"),
+        ("htm", "text/html"),
+        ("xhtml", "application/xhtml+xml"),
+        ("js", "text/javascript"),
+        ("mjs", "text/javascript"),
+        ("css", "text/css"),
     ];
     let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
     let known = KINDS.iter().find(|(known, _)| known.eq_ignore_ascii_case(ending));
@@ -238,7 +244,9 @@ mod tests {
     fn kinds_are_told_by_the_ending() {
         assert_eq!(kind("a.PNG"), "image/png");
         assert_eq!(kind("a.tar.webm"), "video/webm");
-        for none in ["a", "", "a.html", "a.js", "a."] {
+        // What a browser could run is said to be so, and then becomes a download.
+        assert_eq!(kind("a.HTML"), "text/html");
+        for none in ["a", "", "a.safetensors", "html", "a."] {
             assert_eq!(kind(none), "application/octet-stream", "{none}");
         }
     }
