@@ -3,18 +3,24 @@ CARGO ?= cargo
 BIN := target/debug/comfy-router
 WASM := wasm32-unknown-unknown
 
-.PHONY: demo test check bench policies wasm-target clean
+TOOLS := $(CURDIR)/target/test-tools
+
+.PHONY: demo test test-tools check bench policies wasm-target clean
 
 ## demo: build, then run four emulated instances, the router and a mixed load for about a minute
 demo: wasm-target
 	$(CARGO) build --locked -p comfy-router
 	$(BIN) demo
 
-## test: every test
-test: wasm-target
+## test: every test, those with a Chromium and foreign clients included
+test: wasm-target test-tools
 	$(CARGO) test --locked --workspace --no-run
-	COMFY_ROUTER_BIN=$(CURDIR)/$(BIN) COMFYUI_EMULATOR_BIN=$(CURDIR)/target/debug/comfyui-emulator \
+	COMFY_ROUTER_BIN=$(CURDIR)/$(BIN) COMFYUI_EMULATOR_BIN=$(CURDIR)/target/debug/comfyui-emulator TEST_TOOLS=$(TOOLS) \
 		$(CARGO) test --locked --workspace
+
+## test-tools: Chromium, the stock page and foreign ComfyUI clients, for the tests; fetched once
+test-tools:
+	tests/tools/setup.sh $(TOOLS)
 
 ## check: formatting, lints and, where cargo-deny is installed, advisories and licences
 check: wasm-target

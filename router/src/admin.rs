@@ -7,6 +7,7 @@
 
 mod catalogue;
 mod door;
+mod health;
 mod listen;
 mod page;
 mod policy;
@@ -73,13 +74,14 @@ impl Admin {
 fn router(parts: Parts) -> Router {
     Router::new()
         .route("/", get(page::page))
-        .route("/livez", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
         .route("/metrics", get(scrape))
         .route("/api/fleet", get(view::fleet))
         .route("/api/fleet/{instance}/drain", post(drain))
         .route("/api/fleet/{instance}/resume", post(resume))
         .route("/api/catalogue", get(catalogue::catalogue))
+        .route("/api/fleet/{instance}/restart", post(restart))
         .route("/api/jobs", get(jobs))
         .route("/api/jobs/{id}", get(view::job))
         .route("/api/decisions", get(decisions))
@@ -120,16 +122,6 @@ fn stopped(failed: scheduler::Stopped) -> Answer {
     error(StatusCode::SERVICE_UNAVAILABLE, "stopped", &failed.to_string())
 }
 
-/// Ready: prompts are taken and at least one instance could run them.
-async fn readyz(State(parts): State<Arc<Parts>>) -> Answer {
-    let up = parts.fleet.instances().iter().filter(|info| info.is_up()).count();
-    let draining = parts.drain.is_draining();
-    let ledger = parts.ledger.health().borrow().as_ref().map(ToString::to_string);
-    let ready = up > 0 && !draining && ledger.is_none();
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    shown(status, &json!({"ready": ready, "draining": draining, "instances_up": up, "ledger": ledger}))
-}
-
 async fn scrape(State(parts): State<Arc<Parts>>) -> Answer {
     answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", parts.metrics.render())
 }
@@ -140,6 +132,15 @@ async fn drain(State(parts): State<Arc<Parts>>, Path(instance): Path<String>) ->
 
 async fn resume(State(parts): State<Arc<Parts>>, Path(instance): Path<String>) -> Answer {
     operate(&parts, &instance, Act::Resume).await
+}
+
+async fn restart(State(parts): State<Arc<Parts>>, Path(instance): Path<String>) -> Answer {
+    let unsupervised = |info: &&fleet::InstanceInfo| info.id.as_str() == instance && !info.supervised;
+    if parts.fleet.instances().iter().any(|info| unsupervised(&info)) {
+        let why = "no `restart` command is configured for this instance";
+        return error(StatusCode::CONFLICT, "not_supervised", why);
+    }
+    operate(&parts, &instance, Act::Restart).await
 }
 
 async fn operate(parts: &Parts, name: &str, act: Act) -> Answer {

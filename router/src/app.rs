@@ -2,8 +2,10 @@
 //! everything down again in the opposite order.
 
 mod announce;
+mod check;
 mod logging;
 mod parts;
+mod stop;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use crate::scheduler::core::Core;
 use crate::scheduler::input::Restored;
 use crate::tasks::{self, OnError};
 use crate::{assets, fleet, ledger, metrics, policy, relay, scheduler, sessions, telemetry};
+use stop::{Stop, Why};
 
 /// Progress reports of attempts and news of instances on their way to the scheduler.
 const REPORTS: usize = 4_096;
@@ -34,14 +37,21 @@ pub fn serve(config: Config, check: bool) -> anyhow::Result<()> {
     runtime.block_on(async {
         let config = with_instances(config).await?;
         if check {
-            return announce::check(&config).await;
+            return check::check(&config).await;
         }
+        let mut stop = Stop::listen().context("signals cannot be listened to")?;
         let router = Router::start(config).await?;
         router.looked(Duration::from_secs(10)).await;
         announce::ready(&router);
-        let why = announce::until_stopped().await;
-        tracing::info!(why, "shutting down");
-        router.shutdown().await
+        let why = stop.wanted().await;
+        tracing::info!(why = ?why, "shutting down");
+        router.shutdown(async { stop.asked().await }).await?;
+        match why {
+            Why::Asked(_) => Ok(()),
+            Why::Failed(part) => {
+                anyhow::bail!("{part} failed, without which the router cannot serve; see the log")
+            }
+        }
     })
 }
 
@@ -172,14 +182,18 @@ impl Router {
         let _ = tokio::time::timeout(patience, self.fleet.looked()).await;
     }
 
-    /// Take no more prompts, let running attempts end until the deadline, then leave the rest to their instances:
-    /// they are taken up again at the next start.
-    pub async fn shutdown(self) -> anyhow::Result<()> {
+    /// Take no more prompts, let running attempts end until the deadline or until `hurry`, then leave the rest to their
+    /// instances: they are taken up again at the next start.
+    pub async fn shutdown(self, hurry: impl Future<Output = &'static str>) -> anyhow::Result<()> {
         let patience = Duration::from_secs(self.config.timeouts.drain_s);
         self.drain.drain();
         self.scheduler.drain().await?;
-        if tokio::time::timeout(patience, self.nothing_runs()).await.is_err() {
-            tracing::warn!("attempts still run; they go on and are taken up again at the next start");
+        let left = tokio::select! {
+            ended = tokio::time::timeout(patience, self.nothing_runs()) => ended.is_err(),
+            _ = hurry => true,
+        };
+        if left {
+            tracing::warn!("attempts may still run; they go on and are taken up again at the next start");
         }
         self.close.drain();
         self.sessions.close();

@@ -118,7 +118,7 @@ async fn demo(options: &Options, dir: &Path) -> anyhow::Result<()> {
     } else if wrong == 0 {
         go_on();
     }
-    router.shutdown().await?;
+    router.shutdown(std::future::pending()).await?;
     instances.stop().await;
     anyhow::ensure!(wrong == 0, "{wrong} things went wrong, see the summary above");
     Ok(())

@@ -12,6 +12,7 @@ mod forward;
 mod link;
 mod member;
 mod pool;
+mod restart;
 mod stats;
 mod submit;
 mod supervisor;
@@ -31,6 +32,7 @@ pub use calls::{CallError, QueueSnapshot};
 pub use conn::ConnectError;
 pub use discover::discover;
 pub use forward::ForwardError;
+pub use restart::RestartError;
 pub use stats::Device;
 pub use submit::{SubmitError, Submitted};
 pub use table::table;
@@ -38,7 +40,6 @@ pub use table::table;
 use crate::comfy::Catalogue;
 use crate::comfy::frame::Frame;
 use crate::config::{self, Gpu, Url};
-use crate::metrics;
 use crate::model::id::{InstanceId, UpstreamId};
 use crate::model::job::UploadRef;
 use crate::tasks::{self, OnError};
@@ -60,6 +61,8 @@ pub struct InstanceInfo {
     pub gpu: Option<Gpu>,
     pub slots: u32,
     pub ahead: u32,
+    /// There is a command that restarts it.
+    pub supervised: bool,
     pub state: State,
     /// Counts the times it came up. A change means that what it held before, queue, history, caches and `temp`, may be gone.
     pub epoch: u64,
@@ -167,7 +170,7 @@ impl Handle {
 
     /// Where requests go that any instance may answer: the first that is up.
     pub fn home(&self) -> Option<InstanceId> {
-        self.instance_of_home().map(|info| info.id)
+        self.board.instances().iter().find(|info| info.is_up()).map(|info| info.id.clone())
     }
 
     pub fn instance_of_home(&self) -> Option<InstanceInfo> {
@@ -204,7 +207,7 @@ impl Handle {
             Err(SubmitError::Invalid { status, .. }) => Some(*status),
             Err(_) => None,
         };
-        metrics::instance_request(id, status, started.elapsed());
+        member.requests().count(status, started.elapsed());
         member.sent(&upstream, before, &outcome);
         outcome
     }
@@ -238,6 +241,14 @@ impl Handle {
 
     pub async fn queue(&self, id: &InstanceId) -> Result<QueueSnapshot, CallError> {
         calls::queue(self.pool(id)?, self.health_timeout).await
+    }
+
+    /// Runs the operator's command that restarts it, to its end.
+    pub async fn restart(&self, id: &InstanceId) -> Result<(), RestartError> {
+        let member = self.member(id).ok_or_else(|| RestartError::NoSuchInstance(id.clone()))?;
+        let outcome = restart::run(member.restart_command(), id).await;
+        member.hurry();
+        outcome
     }
 
     /// Acted upon after the prompt that runs.
@@ -278,7 +289,7 @@ impl Handle {
         let member = self.member(id).ok_or_else(|| ForwardError::NoSuchInstance(id.clone()))?;
         let started = Instant::now();
         let answer = forward::forward(member.pool(), request).await;
-        metrics::instance_request(id, answer.as_ref().ok().map(|a| a.status().as_u16()), started.elapsed());
+        member.requests().count(answer.as_ref().ok().map(|a| a.status().as_u16()), started.elapsed());
         answer
     }
 

@@ -35,7 +35,7 @@ use hyper::{Request, Response};
 
 use crate::clock::Clock;
 use crate::config;
-use crate::metrics;
+use crate::metrics::{self, RouteKind};
 use crate::{assets, fleet, ledger, scheduler, sessions};
 use answer::Answer;
 use gate::{Caller, Gate};
@@ -102,7 +102,7 @@ impl Front {
         let (front, limits) = (&config.front, &config.limits);
         Arc::new(Self {
             parts,
-            gate: Gate::new(front),
+            gate: Gate::new(front, limits.header_bytes),
             limits: limits.clone(),
             once_ms: config.ledger.idempotency_s.saturating_mul(1_000),
             kept_headers: front.headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
@@ -115,15 +115,13 @@ impl Front {
     /// Answers one request, whatever it is.
     async fn handle(self: Arc<Self>, mut request: Request<Body>) -> Response<Body> {
         let started = std::time::Instant::now();
-        let admitted = gate::head_within(&request, self.limits.header_bytes)
-            .and_then(|()| self.gate.admit(&mut request));
-        let (kind, answer) = match admitted {
+        let (kind, answer) = match self.gate.admit(&mut request) {
             Ok(caller) => {
                 let (route, params) = self.routes.find(request.method(), request.uri().path());
                 let call = Call { request, caller, params };
-                (route.kind.as_str(), self.dispatch(route.endpoint, call).await)
+                (route.kind, self.dispatch(route.endpoint, call).await)
             }
-            Err(refused) => ("refused", refused),
+            Err(refused) => (RouteKind::Refused, refused),
         };
         metrics::http_request(kind, answer.status().as_u16(), started.elapsed());
         answer.map(|body| body::counted(kind, body))

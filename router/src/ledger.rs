@@ -10,19 +10,21 @@
 //! - Commits of one caller are stored in the order of its calls, each whole or not at all.
 //! - After `Ok` the events survive `kill -9` and power failure. After an error, or without an answer, they may or may
 //!   not be there, except that [`LedgerError::Refused`] and [`LedgerError::Full`] mean that they are not.
-//! - A failed sync is never retried as if it could succeed: after [`LedgerError::Io`] everything is refused until the
-//!   file was reopened, which checks it and writes the whole log to the database file anew. A commit that arrives five
+//! - A failed sync is never retried as if it could succeed: after [`LedgerError::Io`] everything is refused ([`LedgerError::GivenUp`])
+//!   until the file was reopened, which checks it and writes the whole log to the database file anew. A commit that arrives five
 //!   seconds later makes the writer try; [`Handle::reopen`] tries at once.
 
 mod error;
 mod read;
 mod readers;
 mod record;
+mod room;
 mod rows;
 mod schema;
 mod store;
 #[cfg(test)]
 mod tests;
+mod wal;
 mod writer;
 
 use std::path::PathBuf;
@@ -35,6 +37,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use crate::config;
+use crate::failpoint;
 use crate::metrics;
 use crate::model::decision::DecisionRecord;
 use crate::model::event::{Event, OpenJob, OutputFile};
@@ -102,6 +105,12 @@ impl From<&config::Ledger> for Config {
     }
 }
 
+/// Whether a router has this ledger open. A ledger that is not there is not in use, and is not made.
+pub fn in_use(config: &Config) -> bool {
+    let there = schema::beside(&config.file, ".lock").exists();
+    there && matches!(schema::lock(&config.file), Err(OpenError::InUse { .. }))
+}
+
 /// The threads. Dropping it closes the ledger without waiting.
 #[derive(Debug)]
 pub struct Service {
@@ -147,6 +156,7 @@ impl Service {
             waiting: waiting.clone(),
             health: health_sender,
             checkpoint,
+            room: room::Room::new(&config.file, config.max_file_mib),
             failed: None,
             reopen_after: Duration::from_millis(config.reopen_ms.into()),
             unchecked: 0,
@@ -191,10 +201,12 @@ fn checkpoint_when_asked(file: &std::path::Path, wanted: &Receiver<()>) {
             Some(open) => Ok(open),
             None => schema::open_checkpointer(file),
         };
+        failpoint::hit("checkpoint.begin");
         let done = open.and_then(|open| {
             open.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
             Ok(open)
         });
+        failpoint::hit("checkpoint.end");
         match done {
             Ok(open) => conn = Some(open),
             Err(error) => {
@@ -254,6 +266,13 @@ impl Handle {
     /// The error for which nothing is accepted, if any; [`reopen`](Self::reopen) ends it.
     pub fn health(&self) -> watch::Receiver<Option<LedgerError>> {
         self.health.clone()
+    }
+
+    /// Whether a prompt could be made durable now: room is taken and given back, and something is written.
+    pub async fn probe(&self) -> Result<(), LedgerError> {
+        let (ack, answer) = oneshot::channel();
+        self.messages.send(Message::Probe(ack)).map_err(|_| LedgerError::Closed)?;
+        answer.await.unwrap_or(Err(LedgerError::Closed))
     }
 
     /// Opens the file anew after [`LedgerError::Io`]: checks it and rewrites what the failed sync may have lost.

@@ -1,7 +1,7 @@
 //! comfy-router: one ComfyUI in front of many.
 //!
 //! The floors, bottom up; a module imports only from floors below its own (`tests/floors.rs` reads the imports):
-//! - 0, words: [`model`], [`clock`]
+//! - 0, words: [`model`], [`clock`], [`failpoint`]
 //! - 1, grammar and plumbing: [`comfy`], [`config`], [`metrics`], [`tasks`], [`drain`]
 //! - 2, organs: [`ledger`], [`fleet`], [`policy`], [`telemetry`], [`sessions`], [`assets`]
 //! - 3, brain: [`scheduler`], [`relay`]
@@ -17,6 +17,7 @@ pub mod comfy;
 pub mod config;
 pub mod demo;
 pub mod drain;
+pub mod failpoint;
 pub mod fleet;
 pub mod front;
 pub mod ledger;

@@ -5,6 +5,7 @@
 //! bound that answers `other` beyond its size. No text of a client, tenant or prompt is ever a label.
 //! Without [`install`] every function is a no-op, so tests need no recorder.
 
+mod hot;
 mod labels;
 mod table;
 
@@ -17,10 +18,10 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use crate::model::decision::{Fallback, Hook, PolicyVersion};
 use crate::model::id::InstanceId;
 use crate::model::job::{AttemptOutcome, JobClass, JobOutcome};
-use labels::{
-    attempt_label, class_label, figure_labels, flag, gpu_label, instance_label, status_label, version_label,
-};
+use labels::{attempt_label, class_label, figure_labels, flag, gpu_label, instance_label, version_label};
 use table::Kind;
+
+pub use hot::{InstanceRequests, RouteKind, http_received, http_request, http_sent};
 
 /// The installed recorder.
 #[derive(Clone)]
@@ -57,6 +58,7 @@ pub fn install() -> Result<Metrics, InstallError> {
     }
     let handle = builder()?.install_recorder()?;
     describe();
+    hot::prepare();
     started();
     // Histograms gather samples until they are drained; a scrape drains them, and this does when nobody scrapes.
     let upkeep = handle.clone();
@@ -152,6 +154,7 @@ pub fn model_load(instance: &InstanceId, took: Duration) {
 pub struct InstanceState {
     pub up: bool,
     pub draining: bool,
+    pub quarantined: bool,
     pub slots: u32,
     pub running: u32,
     pub pending: u32,
@@ -161,17 +164,19 @@ pub fn instance(instance: &InstanceId, state: InstanceState) {
     let label = instance_label(instance);
     gauge!(table::INSTANCE_UP, "instance" => label.clone()).set(flag(state.up));
     gauge!(table::INSTANCE_DRAINING, "instance" => label.clone()).set(flag(state.draining));
+    gauge!(table::INSTANCE_QUARANTINED, "instance" => label.clone()).set(flag(state.quarantined));
     gauge!(table::INSTANCE_SLOTS, "instance" => label.clone()).set(f64::from(state.slots));
     gauge!(table::INSTANCE_RUNNING, "instance" => label.clone()).set(f64::from(state.running));
     gauge!(table::INSTANCE_PENDING, "instance" => label).set(f64::from(state.pending));
 }
 
-/// `status` none: no answer came. `took` is the time until the answer began, or until it failed.
-pub fn instance_request(instance: &InstanceId, status: Option<u16>, took: Duration) {
-    let instance = instance_label(instance);
-    let status = status.map_or("failed", status_label);
-    counter!(table::UPSTREAM_REQUESTS, "instance" => instance.clone(), "status" => status).increment(1);
-    histogram!(table::UPSTREAM_TIME, "instance" => instance).record(took.as_secs_f64());
+pub fn instance_quarantined(instance: &InstanceId) {
+    counter!(table::QUARANTINES, "instance" => instance_label(instance)).increment(1);
+}
+
+pub fn instance_restart(instance: &InstanceId, done: bool) {
+    let outcome = if done { "done" } else { "failed" };
+    counter!(table::RESTARTS, "instance" => instance_label(instance), "outcome" => outcome).increment(1);
 }
 
 pub fn instance_frame(instance: &InstanceId, bytes: usize) {
@@ -321,20 +326,6 @@ pub fn client_frame_dropped(kind: &'static str) {
 /// The router closed a client's websocket: `slow`, `replaced`, `draining`, `protocol`.
 pub fn client_closed(reason: &'static str) {
     counter!(table::CLIENT_CLOSED, "reason" => reason).increment(1);
-}
-
-/// A client was answered; `kind` is the route table's own word.
-pub fn http_request(kind: &'static str, status: u16, took: Duration) {
-    counter!(table::HTTP_REQUESTS, "kind" => kind, "status" => status_label(status)).increment(1);
-    histogram!(table::HTTP_TIME, "kind" => kind).record(took.as_secs_f64());
-}
-
-pub fn http_received(kind: &'static str, bytes: u64) {
-    counter!(table::HTTP_IN, "kind" => kind).increment(bytes);
-}
-
-pub fn http_sent(kind: &'static str, bytes: u64) {
-    counter!(table::HTTP_OUT, "kind" => kind).increment(bytes);
 }
 
 // -- ledger

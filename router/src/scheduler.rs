@@ -9,6 +9,7 @@ pub mod config;
 pub mod core;
 mod dispatch;
 pub mod driver;
+mod guard;
 mod handle;
 pub mod input;
 mod intern;
@@ -18,4 +19,5 @@ mod queue;
 mod settle;
 
 pub use driver::{Organs, Service};
+pub use guard::Quarantine;
 pub use handle::{Accepted, Handle, QueueView, Stopped, SubmitError};

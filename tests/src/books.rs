@@ -86,6 +86,10 @@ impl Books {
         Ok(Self { jobs, attempts })
     }
 
+    pub fn jobs(&self) -> usize {
+        self.jobs.len()
+    }
+
     pub fn attempts(&self) -> usize {
         self.attempts.len()
     }
@@ -99,6 +103,25 @@ impl Books {
     pub fn attempts_of(&self, prompt_id: &str) -> usize {
         let job = self.jobs.iter().find(|job| job.prompt_id == prompt_id);
         job.map_or(0, |job| self.attempts.iter().filter(|attempt| attempt.job == job.seq).count())
+    }
+
+    /// How each attempt of the job of this prompt id ended, in order.
+    pub fn attempts_ended(&self, prompt_id: &str) -> Vec<&str> {
+        let job = self.jobs.iter().find(|job| job.prompt_id == prompt_id).map(|job| job.seq);
+        let own = self.attempts.iter().filter(|attempt| Some(attempt.job) == job);
+        own.map(|attempt| attempt.outcome.as_deref().unwrap_or("open")).collect()
+    }
+
+    /// Every accepted job is there once and over, whatever its end; no job and no attempt is left open.
+    pub fn everything_is_over(&self, accepted: &[String]) {
+        for prompt_id in accepted {
+            let rows = self.jobs.iter().filter(|job| job.prompt_id == *prompt_id).count();
+            assert_eq!(rows, 1, "{prompt_id} was accepted and is there once");
+        }
+        let open = self.jobs.iter().find(|job| job.outcome.is_none());
+        assert!(open.is_none(), "{open:?} is over");
+        let open = self.attempts.iter().find(|attempt| attempt.outcome.is_none());
+        assert!(open.is_none(), "{open:?} is over");
     }
 
     /// Every accepted job is there once and has succeeded; no job and no attempt is left open.

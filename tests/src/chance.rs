@@ -10,8 +10,13 @@ impl Chance {
         Self(number("COMFY_ROUTER_TEST_SEED").unwrap_or(20_251_122))
     }
 
-    pub fn of(seed: u64) -> Self {
+    pub fn seeded(seed: u64) -> Self {
         Self(seed)
+    }
+
+    /// How many random fault schedules are played: `COMFY_ROUTER_SCHEDULES`, or else `schedules`.
+    pub fn schedules(schedules: u64) -> u64 {
+        number("COMFY_ROUTER_SCHEDULES").unwrap_or(schedules)
     }
 
     /// How often a random test plays: `COMFY_ROUTER_TEST_ROUNDS`, or else `rounds`.

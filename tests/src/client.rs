@@ -11,6 +11,8 @@ use crate::{Answer, Http, Message, Router, Socket, colour_of, within};
 pub struct Client {
     pub http: Http,
     sid: String,
+    /// `status` is not recorded.
+    quiet: bool,
     record: watch::Sender<Vec<Message>>,
     listening: Option<AbortHandle>,
 }
@@ -23,10 +25,18 @@ impl Client {
         client
     }
 
+    /// The same, but `status`, which comes to everybody with every change, is not recorded.
+    pub async fn connect_quietly(router: &Router, sid: &str) -> Self {
+        let mut client = Self::silent(router, sid);
+        client.quiet = true;
+        client.reconnect().await;
+        client
+    }
+
     /// Without a websocket.
     pub fn silent(router: &Router, sid: &str) -> Self {
         let record = watch::Sender::new(Vec::new());
-        Self { http: Http::new(router.url()), sid: sid.to_owned(), record, listening: None }
+        Self { http: Http::new(router.url()), sid: sid.to_owned(), quiet: false, record, listening: None }
     }
 
     /// A websocket under this client's id, of which nothing is recorded.
@@ -37,12 +47,29 @@ impl Client {
 
     /// Opens the websocket again, under the same id, and waits for its first `status`.
     pub async fn reconnect(&mut self) {
+        self.try_reconnect().await.expect("the router takes a websocket");
+    }
+
+    /// The same with a router that may end at any moment.
+    ///
+    /// # Errors
+    /// When there is nobody, or nobody who greets.
+    pub async fn try_reconnect(&mut self) -> anyhow::Result<()> {
         self.leave();
-        let mut socket = self.socket().await;
-        socket.send(r#"{"type": "feature_flags", "data": {"supports_preview_metadata": true}}"#).await;
+        let path = format!("/ws?clientId={}", self.sid);
+        let mut socket = Socket::open(self.http.base(), &path).await?;
+        let flags = r#"{"type": "feature_flags", "data": {"supports_preview_metadata": true}}"#;
+        socket.try_send(flags).await?;
         let first = within("the first status", socket.next()).await;
+        anyhow::ensure!(!matches!(first, Message::Closed(_)), "it closed at once");
         assert_eq!(first.data()["sid"], json!(self.sid), "the first message greets the client: {first:?}");
-        self.listening = Some(listen(socket, self.record.clone()));
+        self.listening = Some(listen(socket, self.record.clone(), self.quiet));
+        Ok(())
+    }
+
+    /// Is its websocket open, as far as it knows?
+    pub fn is_listening(&self) -> bool {
+        self.listening.as_ref().is_some_and(|listening| !listening.is_finished())
     }
 
     /// Closes the websocket.
@@ -71,6 +98,11 @@ impl Client {
     /// Everything the websocket has said so far.
     pub fn record(&self) -> Vec<Message> {
         self.record.borrow().clone()
+    }
+
+    /// The same; what was said so far is forgotten.
+    pub fn take_record(&self) -> Vec<Message> {
+        self.record.send_replace(Vec::new())
     }
 
     /// What it has said of this prompt.
@@ -166,11 +198,14 @@ fn accepted(answer: &Answer) -> String {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the harness's only task; it ends with its client")]
-fn listen(mut socket: Socket, record: watch::Sender<Vec<Message>>) -> AbortHandle {
+fn listen(mut socket: Socket, record: watch::Sender<Vec<Message>>, quiet: bool) -> AbortHandle {
     let listening = async move {
         loop {
             let message = socket.next().await;
             let over = matches!(message, Message::Closed(_));
+            if quiet && message.kind() == "status" {
+                continue;
+            }
             record.send_modify(|record| record.push(message));
             if over {
                 break;

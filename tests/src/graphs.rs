@@ -88,7 +88,7 @@ pub fn png_of(colour: u32) -> Vec<u8> {
 /// # Panics
 /// Never: its size is that of its pixels.
 pub fn noise(side: u32, seed: u64) -> Vec<u8> {
-    let mut chance = Chance::of(seed);
+    let mut chance = Chance::seeded(seed);
     let pixels: Vec<u8> = (0..side * side * 3).map(|_| chance.below(256) as u8).collect();
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, side, side);

@@ -60,9 +60,18 @@ impl Process {
         self.child.wait().expect("it is ours");
     }
 
-    /// SIGTERM. The shell's own `kill`, since the standard library sends only SIGKILL.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGTERM.
     pub(crate) fn terminate(&self) {
-        let command = format!("kill -TERM {}", self.child.id());
+        self.signal("TERM");
+    }
+
+    /// By the shell's own `kill`, since the standard library sends only SIGKILL.
+    pub(crate) fn signal(&self, name: &str) {
+        let command = format!("kill -{name} {}", self.child.id());
         let status = Command::new("sh").args(["-c", &command]).status().expect("a shell");
         assert!(status.success(), "{command}");
     }
@@ -119,6 +128,12 @@ impl InstanceProcesses {
         self.0.is_empty()
     }
 
+    /// Waits until an execution is held on any instance; says on which.
+    pub async fn held_anywhere(&self) -> usize {
+        let waits = self.0.iter().map(|instance| Box::pin(instance.held()));
+        futures_util::future::select_all(waits).await.1
+    }
+
     /// Every node of every execution takes this much longer.
     pub async fn slow(&self, extra_ms: u64) {
         for instance in &self.0 {
@@ -147,6 +162,16 @@ impl InstanceProcess {
     /// SIGKILL.
     pub fn kill(&mut self) {
         self.process.kill();
+    }
+
+    /// SIGSTOP: it answers nothing, and its connections stay open.
+    pub fn stop(&self) {
+        self.process.signal("STOP");
+    }
+
+    /// SIGCONT.
+    pub fn go_on(&self) {
+        self.process.signal("CONT");
     }
 
     /// A new process on the same port and files.

@@ -16,6 +16,8 @@ use crate::{Http, binaries, eventually, process::Process, within};
 pub struct Serve {
     arguments: Vec<String>,
     instances: usize,
+    /// A file system of its own for the state, of so many MiB.
+    disk_mib: Option<u32>,
 }
 
 impl Serve {
@@ -23,7 +25,7 @@ impl Serve {
     pub fn over(instances: Vec<String>) -> Self {
         let count = instances.len();
         let arguments = instances.into_iter().flat_map(|instance| ["--instance".to_owned(), instance]);
-        Self { arguments: arguments.collect(), instances: count }
+        Self { arguments: arguments.collect(), instances: count, disk_mib: None }
     }
 
     /// One more setting, `key=value`.
@@ -41,6 +43,17 @@ impl Serve {
     pub fn argument(mut self, flag: &str, value: &str) -> Self {
         self.arguments.extend([flag.to_owned(), value.to_owned()]);
         self
+    }
+
+    /// A configuration file of `instances` instances, in place of [`over`](Self::over).
+    pub fn configured(file: &Path, instances: usize) -> Self {
+        Self { instances, ..Self::default() }.argument("--config", file.to_str().expect("UTF-8"))
+    }
+
+    /// With its state on a disk of its own of this size. Needs the right to make one: see [`may_make_disks`].
+    #[must_use]
+    pub fn on_a_disk_of(self, mib: u32) -> Self {
+        Self { disk_mib: Some(mib), ..self }
     }
 
     /// Starts it on any free ports, and waits until every instance is up.
@@ -89,6 +102,47 @@ impl Router {
         std::fs::read_to_string(log(self.folder())).unwrap_or_default()
     }
 
+    /// Where its state is, seen from outside when it has a disk of its own.
+    pub fn disk(&self) -> PathBuf {
+        let state = self.state_dir();
+        let inside = state.strip_prefix("/").expect("an absolute path");
+        Path::new("/proc").join(self.process.id().to_string()).join("root").join(inside)
+    }
+
+    /// Its process ends at the next passage of this point; see `failpoint` in the router.
+    pub fn arm(&self, point: &str) {
+        std::fs::write(failpoints(self.folder()).join(point), "").expect("is armed");
+    }
+
+    pub fn disarm(&self, point: &str) {
+        std::fs::remove_file(failpoints(self.folder()).join(point)).expect("was armed");
+    }
+
+    pub fn disarm_all(&self) {
+        for file in std::fs::read_dir(failpoints(self.folder())).expect("a folder").flatten() {
+            // One may be on its way out at this moment.
+            let _ = std::fs::remove_file(file.path());
+        }
+    }
+
+    /// Resident memory in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()));
+        let status = status.expect("the router lives");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("is there");
+        line.trim().trim_end_matches(" kB").trim().parse().expect("a number")
+    }
+
+    /// Waits until an instance is in this state; gives what is shown of it.
+    pub async fn instance_is(&self, at: usize, state: &str) -> Value {
+        eventually(&format!("i{at} is {state}"), || async {
+            let mut fleet = self.admin().get_json("/api/fleet").await;
+            let shown = fleet["instances"][at].take();
+            (shown["state"] == state).then_some(shown)
+        })
+        .await
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         self.process.kill();
@@ -121,6 +175,18 @@ impl Router {
     pub async fn instances_up(&self, count: usize) {
         eventually(&format!("{count} instances are up"), || {
             self.instances_in_state("up").map(|up| (up == count).then_some(()))
+        })
+        .await;
+    }
+
+    /// Waits until so many instances are up and could be given attempts, if only single ones on trial.
+    pub async fn instances_serve(&self, count: usize) {
+        eventually(&format!("{count} instances serve"), || async {
+            let fleet = self.admin().get_json("/api/fleet").await;
+            let instances = fleet["instances"].as_array().expect("a list");
+            let serves =
+                |instance: &&Value| instance["state"] == "up" || instance["quarantine"]["probing"] == true;
+            (instances.iter().filter(serves).count() == count).then_some(())
         })
         .await;
     }
@@ -184,6 +250,17 @@ fn state(folder: &Path) -> PathBuf {
     folder.join("state")
 }
 
+fn failpoints(folder: &Path) -> PathBuf {
+    folder.join("failpoints")
+}
+
+/// May this process make disks for its children? Where it may not, tests that need one say so and do nothing.
+pub fn may_make_disks() -> bool {
+    let mut command = Command::new("unshare");
+    command.args(["-rm", "sh", "-c", "mount -t tmpfs -o size=64k tmpfs /mnt"]);
+    command.output().is_ok_and(|output| output.status.success())
+}
+
 fn log(folder: &Path) -> PathBuf {
     folder.join("router.log")
 }
@@ -191,7 +268,8 @@ fn log(folder: &Path) -> PathBuf {
 /// Starts the binary and reads where it serves. A port it had before may be taken for a moment.
 async fn ready(serve: &Serve, folder: &Path, addresses: &(String, String)) -> (Process, String, String) {
     for _ in 0..20 {
-        let mut command = command(&["serve"]);
+        let mut command = serving(serve, folder);
+        command.arg("serve");
         command.args(["--listen", &addresses.0, "--admin", &addresses.1]);
         command.arg("--state-dir").arg(state(folder)).args(&serve.arguments);
         if !serve.arguments.iter().any(|argument| argument == "--log") {
@@ -206,6 +284,23 @@ async fn ready(serve: &Serve, folder: &Path, addresses: &(String, String)) -> (P
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     panic!("the router's port stays taken");
+}
+
+fn serving(serve: &Serve, folder: &Path) -> Command {
+    std::fs::create_dir_all(failpoints(folder)).expect("a folder");
+    let mut command = match serve.disk_mib {
+        None => command(&[]),
+        Some(mib) => {
+            std::fs::create_dir_all(state(folder)).expect("a folder");
+            let mount = format!("mount -t tmpfs -o size={mib}m tmpfs \"$STATE\" && exec \"$@\"");
+            let mut command = without_our_variables(Command::new("unshare"));
+            command.args(["-rm", "sh", "-c", &mount, "sh"]).arg(binaries::router());
+            command.env("STATE", state(folder));
+            command
+        }
+    };
+    command.env("COMFY_FAILPOINTS", failpoints(folder));
+    command
 }
 
 /// The two lines that scripts wait for.
@@ -242,11 +337,15 @@ pub async fn failed_start(arguments: &[&str], variables: &[(&str, &str)]) -> Exi
 
 /// Without the variables of this process, which would configure it.
 fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(binaries::router());
+    let mut command = without_our_variables(Command::new(binaries::router()));
+    command.args(arguments);
+    command
+}
+
+fn without_our_variables(mut command: Command) -> Command {
     let ours = |name: &std::ffi::OsString| name.to_string_lossy().starts_with("COMFY_ROUTER_");
     for (name, _) in std::env::vars_os().filter(|(name, _)| ours(name)) {
         command.env_remove(name);
     }
-    command.args(arguments);
     command
 }

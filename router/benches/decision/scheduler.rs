@@ -85,6 +85,7 @@ impl World {
             id: InstanceId::from(format!("gpu{n}").as_str()),
             slots: 1,
             labels: Arc::default(),
+            supervised: false,
         };
         let fleet = (0..INSTANCES).map(spec).collect();
         // A policy that holds jobs would leave instances idle; what is measured is the cost of a start.
@@ -92,7 +93,9 @@ impl World {
         let mut core = Core::new(config, fleet, Restored::default(), clock.now());
         let can = Arc::new(capabilities());
         for index in 0..INSTANCES as usize {
-            core.step(Input::Instance { index, change: InstanceChange::Up(can.clone()) }, clock.now());
+            for change in [InstanceChange::Up(can.clone()), InstanceChange::Linked(true)] {
+                core.step(Input::Instance { index, change }, clock.now());
+            }
         }
         let (running, measured) = (VecDeque::new(), Measured::default());
         Self { core, clock, policy, name: shipped.name(), running, submitted: 0, measured }

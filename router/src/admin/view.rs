@@ -39,10 +39,15 @@ pub(super) async fn fleet(State(parts): State<Arc<Parts>>) -> Answer {
 }
 
 fn instance(info: &InstanceInfo, report: Option<&InstanceReport>) -> Value {
-    let (state, reason) = match &info.state {
-        Health::Starting => ("starting", None),
-        Health::Up => ("up", None),
-        Health::Down { reason } => ("down", Some(reason.as_ref())),
+    let quarantine = report.and_then(|report| report.quarantine.as_ref());
+    let (state, reason) = match (&info.state, quarantine) {
+        (Health::Starting, _) => ("starting", None),
+        (Health::Up, Some(quarantine)) => ("quarantined", Some(quarantine.reason.as_str())),
+        (Health::Up, None) if report.is_some_and(|report| !report.linked) => {
+            ("up", Some("its websocket is not connected"))
+        }
+        (Health::Up, None) => ("up", None),
+        (Health::Down { reason }, _) => ("down", Some(reason.as_ref())),
     };
     let devices: Vec<Value> = info
         .devices
@@ -65,6 +70,9 @@ fn instance(info: &InstanceInfo, report: Option<&InstanceReport>) -> Value {
         "slots": info.slots,
         "foreign": {"running": info.foreign.running, "pending": info.foreign.pending},
         "draining": report.is_some_and(|report| report.draining),
+        "quarantine": quarantine.map(|q| json!({"reason": q.reason, "for_ms": q.for_ms, "probing": q.probing})),
+        "given_up": report.map(|report| report.given_up),
+        "supervised": info.supervised,
         "free_slots": report.map(|report| report.free_slots),
         "running": report.map(|report| report.live.clone()),
         "resident_models": report.map(|report| report.resident.as_ref().clone()),

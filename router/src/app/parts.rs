@@ -7,7 +7,7 @@ use anyhow::Context;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::model::decision::Limits;
-use crate::scheduler::config::CoreConfig;
+use crate::scheduler::config::{CoreConfig, QuarantineConfig};
 use crate::scheduler::input::InstanceSpec;
 use crate::{assets, ledger, policy, sessions, telemetry};
 
@@ -92,6 +92,14 @@ pub(super) fn core(config: &Config) -> CoreConfig {
             run_ms: ms(timeouts.run_max_s),
             stall_ms: ms(timeouts.stall_max_s),
         },
+        silence_ms: config.fleet.inspect_ms,
+        quarantine: QuarantineConfig {
+            failures: config.fleet.breaker_failures,
+            window_ms: config.fleet.breaker_window_s.saturating_mul(1_000),
+            pause_ms: config.fleet.quarantine_s.saturating_mul(1_000),
+            restart_after_ms: config.fleet.restart_after_s.saturating_mul(1_000),
+            restart_pause_ms: config.fleet.restart_pause_s.saturating_mul(1_000),
+        },
         ..CoreConfig::default()
     }
 }
@@ -101,6 +109,7 @@ pub(super) fn specs(config: &Config) -> Vec<InstanceSpec> {
         id: instance.name.clone(),
         slots: instance.slots + instance.ahead,
         labels: Arc::new(instance.labels.clone().into_iter().collect()),
+        supervised: !instance.restart.is_empty(),
     };
     config.instances.iter().map(spec).collect()
 }

@@ -151,7 +151,9 @@ impl Listed<'_> {
             State::Ended { outcome, .. } => match outcome {
                 JobOutcome::Success => Status::Completed,
                 JobOutcome::Interrupted | JobOutcome::Cancelled => Status::Cancelled,
-                JobOutcome::Error | JobOutcome::TimedOut | JobOutcome::Lost => Status::Failed,
+                JobOutcome::Error | JobOutcome::TimedOut | JobOutcome::Lost | JobOutcome::Unknown => {
+                    Status::Failed
+                }
             },
         }
     }

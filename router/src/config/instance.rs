@@ -22,12 +22,24 @@ pub struct Instance {
     pub slots: u32,
     /// Attempts it may hold waiting besides.
     pub ahead: u32,
+    /// Program and arguments that restart it; run when it does not let go of an attempt, when a policy orders it, and when
+    /// the operator does. Empty: nothing restarts it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub restart: Vec<String>,
 }
 
 impl Instance {
     /// An instance with a name made from its address, and every default.
     pub fn at(url: Url) -> Self {
-        Self { name: url.default_name(), url, labels: BTreeMap::new(), gpu: None, slots: 1, ahead: 0 }
+        Self {
+            name: url.default_name(),
+            url,
+            labels: BTreeMap::new(),
+            gpu: None,
+            slots: 1,
+            ahead: 0,
+            restart: Vec::new(),
+        }
     }
 }
 

@@ -52,6 +52,18 @@ pub struct Fleet {
     pub submit_timeout_ms: u64,
     /// Idle connections kept to each instance.
     pub idle_connections: usize,
+    /// Silence of a running attempt after which its instance is asked about it; also how often one that was given up is
+    /// asked after.
+    pub inspect_ms: u64,
+    /// Attempts that fail through an instance's fault within `breaker_window_s`, after which it is in quarantine.
+    pub breaker_failures: u32,
+    pub breaker_window_s: u64,
+    /// A quarantine's first length; doubles each time a trial fails, up to ten minutes.
+    pub quarantine_s: u64,
+    /// How long an instance may keep an attempt that was given up before its `restart` command is run.
+    pub restart_after_s: u64,
+    /// Least time between two restarts of one instance.
+    pub restart_pause_s: u64,
 }
 
 impl Default for Fleet {
@@ -65,6 +77,12 @@ impl Default for Fleet {
             silence_ms: 20_000,
             submit_timeout_ms: 60_000,
             idle_connections: 64,
+            inspect_ms: 10_000,
+            breaker_failures: 5,
+            breaker_window_s: 30,
+            quarantine_s: 30,
+            restart_after_s: 120,
+            restart_pause_s: 300,
         }
     }
 }

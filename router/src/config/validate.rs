@@ -124,6 +124,12 @@ impl Check<'_> {
         instance.gpu = written.gpu;
         instance.slots = written.slots.unwrap_or(instance.slots);
         instance.ahead = written.ahead.unwrap_or(instance.ahead);
+        instance.restart = written.restart.unwrap_or_default();
+        if instance.restart.first().is_some_and(|program| program.trim().is_empty()) {
+            let help =
+                "write a program and its arguments, such as [\"systemctl\", \"restart\", \"comfyui@0\"]";
+            self.wrong(&at("restart"), "names no program", help);
+        }
         Some((index, instance))
     }
 
@@ -227,7 +233,7 @@ impl Check<'_> {
     fn ranges(&mut self, config: &Config) {
         const HOUR_MS: u64 = 3_600_000;
         let (fleet, limits, policy) = (&config.fleet, &config.limits, &config.policy.limits);
-        let rows: [(&str, &str, u64, u64, u64); 36] = [
+        let rows: [(&str, &str, u64, u64, u64); 42] = [
             ("discover", "timeout_ms", config.discover.timeout_ms, 10, 60_000),
             ("fleet", "poll_ms", fleet.poll_ms, 50, HOUR_MS),
             ("fleet", "connect_timeout_ms", fleet.connect_timeout_ms, 1, HOUR_MS),
@@ -237,6 +243,12 @@ impl Check<'_> {
             ("fleet", "silence_ms", fleet.silence_ms, fleet.ping_ms.saturating_add(1), 2 * HOUR_MS),
             ("fleet", "submit_timeout_ms", fleet.submit_timeout_ms, 1, HOUR_MS),
             ("fleet", "idle_connections", fleet.idle_connections as u64, 0, 10_000),
+            ("fleet", "inspect_ms", fleet.inspect_ms, 50, HOUR_MS),
+            ("fleet", "breaker_failures", fleet.breaker_failures.into(), 1, 1_000),
+            ("fleet", "breaker_window_s", fleet.breaker_window_s, 1, 3_600),
+            ("fleet", "quarantine_s", fleet.quarantine_s, 1, 3_600),
+            ("fleet", "restart_after_s", fleet.restart_after_s, 1, 86_400),
+            ("fleet", "restart_pause_s", fleet.restart_pause_s, 10, 86_400),
             ("policy.limits", "deadline_ms", policy.deadline_ms, 1, 10_000),
             ("policy.limits", "memory_mib", policy.memory_mib.into(), 1, 4_096),
             ("policy.limits", "host_calls", policy.host_calls.into(), 1, 10_000_000),

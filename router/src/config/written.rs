@@ -39,6 +39,7 @@ pub(super) struct WrittenInstance {
     pub(super) gpu: Option<Gpu>,
     pub(super) slots: Option<u32>,
     pub(super) ahead: Option<u32>,
+    pub(super) restart: Option<Vec<String>>,
 }
 
 /// Reads the table; a key that cannot be read is reported and left at its default.

@@ -70,21 +70,29 @@ async fn tunnel(client: OnUpgrade, instance: Upgraded) -> io::Result<()> {
 fn upstream(request: Request<Body>, host: &HeaderValue, websocket: bool) -> Request<Body> {
     let (mut head, body) = request.into_parts();
     // Origin form, byte for byte as the client encoded it: `workflows%2Fa.json` is one segment.
-    if let Some(path) = head.uri.path_and_query() {
+    if head.uri.scheme().is_some()
+        && let Some(path) = head.uri.path_and_query()
+    {
         head.uri = Uri::from(path.clone());
     }
     head.version = Version::HTTP_11;
-    strip_hop_by_hop(&mut head.headers, websocket);
     // ComfyUI compares Origin with Host and refuses what its own page did not send; the front has made that check.
-    for name in [ORIGIN, EXPECT, SEC_FETCH_DEST, SEC_FETCH_MODE, SEC_FETCH_SITE, SEC_FETCH_USER] {
-        head.headers.remove(name);
+    strip(
+        &mut head.headers,
+        &[ORIGIN, EXPECT, SEC_FETCH_DEST, SEC_FETCH_MODE, SEC_FETCH_SITE, SEC_FETCH_USER],
+    );
+    if websocket {
+        keep_websocket(&mut head.headers);
     }
     head.headers.insert(HOST, host.clone());
     Request::from_parts(head, body)
 }
 
 fn downstream(mut response: Response<Body>, websocket: bool) -> Response<Body> {
-    strip_hop_by_hop(response.headers_mut(), websocket);
+    strip(response.headers_mut(), &[]);
+    if websocket {
+        keep_websocket(response.headers_mut());
+    }
     response
 }
 
@@ -95,33 +103,29 @@ const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_USER: HeaderName = HeaderName::from_static("sec-fetch-user");
 
-/// Removes what speaks of one connection only (RFC 9110, 7.6.1). Of an upgrade, only a websocket's is kept: passing on
-/// `h2c` would open a second protocol behind the front's back.
-fn strip_hop_by_hop(headers: &mut HeaderMap, websocket: bool) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
+const HOP_BY_HOP: [HeaderName; 7] =
+    [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+
+/// Removes what speaks of one connection only (RFC 9110, 7.6.1), and the headers in `also`. Few messages have any: one
+/// pass over what is there costs less than asking for each.
+fn strip(headers: &mut HeaderMap, also: &[HeaderName]) {
+    let goes = |name: &&HeaderName| HOP_BY_HOP.contains(*name) || also.contains(*name);
+    let mut going: Vec<HeaderName> = headers.keys().filter(goes).cloned().collect();
+    if going.contains(&CONNECTION) {
+        let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+        let named = values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok());
         // A client must not be able to remove the headers that the request is framed and addressed by.
-        .filter(|name| *name != CONTENT_LENGTH && *name != HOST)
-        .collect();
-    for name in named.into_iter().chain([
-        CONNECTION,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        TE,
-        TRAILER,
-        TRANSFER_ENCODING,
-        UPGRADE,
-    ]) {
+        going.extend(named.filter(|name: &HeaderName| *name != CONTENT_LENGTH && *name != HOST));
+    }
+    for name in going {
         headers.remove(name);
     }
-    if websocket {
-        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    }
+}
+
+/// Of an upgrade, only a websocket's is passed on: `h2c` would open a second protocol behind the front's back.
+fn keep_websocket(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
 }
 
 fn wants_websocket(request: &Request<Body>) -> bool {

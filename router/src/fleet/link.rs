@@ -93,6 +93,10 @@ impl Link {
         }
     }
 
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state, State::Open(_))
+    }
+
     /// Drops the connection. True if it was up.
     pub(super) fn stop(&mut self) -> bool {
         matches!(std::mem::replace(&mut self.state, State::Off), State::Open(_))

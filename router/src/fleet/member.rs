@@ -12,6 +12,7 @@ use super::calls::QueueSnapshot;
 use super::pool::Pool;
 use super::submit::{SubmitError, Submitted};
 use crate::config;
+use crate::metrics::InstanceRequests;
 use crate::model::id::InstanceId;
 
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) struct Member {
     id: InstanceId,
     index: u32,
     pool: Arc<Pool>,
+    requests: InstanceRequests,
+    restart: Vec<String>,
     known: Mutex<Known>,
     hurry: Notify,
     /// How often somebody has asked for its catalogue to be read again.
@@ -51,6 +54,8 @@ impl Member {
             id: instance.name.clone(),
             index,
             pool: Arc::new(Pool::new(instance.url.clone(), patience, config.idle_connections)),
+            requests: InstanceRequests::new(&instance.name),
+            restart: instance.restart.clone(),
             known: Mutex::default(),
             hurry: Notify::new(),
             wanted: AtomicU64::new(0),
@@ -69,6 +74,15 @@ impl Member {
 
     pub(super) fn pool(&self) -> &Arc<Pool> {
         &self.pool
+    }
+
+    pub(super) fn requests(&self) -> &InstanceRequests {
+        &self.requests
+    }
+
+    /// Program and arguments; empty when there is none.
+    pub(super) fn restart_command(&self) -> &[String] {
+        &self.restart
     }
 
     pub(super) fn sid(&self) -> Option<Arc<str>> {

@@ -77,8 +77,8 @@ impl Pool {
         self: &Arc<Self>,
         request: Request<Body>,
     ) -> Result<Response<Answer>, SendError> {
-        let again = repeatable(&request);
         let Some(conn) = self.take().await else { return self.send_fresh(request).await };
+        let again = repeatable(&request);
         match self.exchange(conn, request).await {
             Ok(response) => Ok(response),
             Err(ExchangeError { request: Some(request), unsent: true, .. }) => {

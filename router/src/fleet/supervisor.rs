@@ -18,6 +18,10 @@ use crate::comfy::Catalogue;
 use crate::comfy::frame::{Event, Frame, Kind};
 use crate::{config, metrics};
 
+/// A dead process says nothing more after so long, however much it had said before.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+const LONGEST_HEARING: Duration = Duration::from_secs(1);
+
 pub(super) struct Supervisor {
     member: Arc<Member>,
     board: Arc<Board>,
@@ -115,6 +119,7 @@ impl Supervisor {
             return self.up(false).await;
         }
         if restarted {
+            self.hear_out().await?;
             if self.link.stop() {
                 self.socket_down().await?;
             }
@@ -232,10 +237,27 @@ impl Supervisor {
             );
         }
         self.member.pool().clear();
+        self.hear_out().await?;
         if self.link.stop() {
             self.socket_down().await?;
         }
         self.emit(EventKind::Down { reason }).await
+    }
+
+    /// What the websocket still holds was said before the instance went away: perhaps how an attempt ended.
+    async fn hear_out(&mut self) -> Result<(), Unheard> {
+        let deadline = tokio::time::Instant::now() + LONGEST_HEARING;
+        while self.link.is_open() && tokio::time::Instant::now() < deadline {
+            match tokio::time::timeout(LAST_WORDS, self.link.next(|| None)).await {
+                Ok(LinkEvent::Frame { frame, bytes }) => {
+                    metrics::instance_frame(self.member.id(), bytes);
+                    self.pass(frame).await?;
+                }
+                Ok(LinkEvent::Down { .. }) => return self.socket_down().await,
+                Ok(LinkEvent::Up { .. }) | Err(_) => return Ok(()),
+            }
+        }
+        Ok(())
     }
 
     async fn socket_down(&mut self) -> Result<(), Unheard> {

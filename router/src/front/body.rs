@@ -12,10 +12,10 @@ use serde::de::DeserializeOwned;
 use super::answer::{self, Answer};
 pub(super) use crate::comfy::files::percent_encoded;
 use crate::comfy::{PromptError, json};
-use crate::metrics;
+use crate::metrics::{self, RouteKind};
 
 /// The whole body, if it is not larger than `limit`. Nothing is decompressed: a small body could become a huge one.
-pub(super) async fn read(request: Request<Body>, limit: usize, kind: &'static str) -> Result<Bytes, Answer> {
+pub(super) async fn read(request: Request<Body>, limit: usize, kind: RouteKind) -> Result<Bytes, Answer> {
     let encoding = request.headers().get(CONTENT_ENCODING);
     if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         let text = "compressed request bodies are not accepted";
@@ -51,7 +51,7 @@ pub(super) async fn discard(request: Request<Body>) {
 }
 
 /// Counts what is sent: at once where the length is known, part by part where it is not.
-pub(super) fn counted(kind: &'static str, body: Body) -> Body {
+pub(super) fn counted(kind: RouteKind, body: Body) -> Body {
     if let Some(length) = hyper::body::Body::size_hint(&body).exact() {
         metrics::http_sent(kind, length);
         return body;
@@ -131,17 +131,17 @@ mod tests {
     #[tokio::test]
     async fn bodies_are_bounded_whether_announced_or_not() {
         let request = |body: Body| Request::new(body);
-        assert_eq!(read(request(Body::from("12345")), 5, "here").await.unwrap(), "12345");
+        assert_eq!(read(request(Body::from("12345")), 5, RouteKind::Here).await.unwrap(), "12345");
         let chunks = || {
             futures_util::stream::iter((0..10).map(|_| Ok::<_, std::io::Error>(Bytes::from_static(b"xxxx"))))
         };
-        let refused = read(request(Body::from_stream(chunks())), 20, "here").await.unwrap_err();
+        let refused = read(request(Body::from_stream(chunks())), 20, RouteKind::Here).await.unwrap_err();
         assert_eq!(refused.status(), 413);
         let mut announced = request(Body::empty());
         announced.headers_mut().insert(CONTENT_LENGTH, "99999999999".parse().unwrap());
-        assert_eq!(read(announced, 20, "here").await.unwrap_err().status(), 413);
+        assert_eq!(read(announced, 20, RouteKind::Here).await.unwrap_err().status(), 413);
         let mut packed = request(Body::from("x"));
         packed.headers_mut().insert(CONTENT_ENCODING, "gzip".parse().unwrap());
-        assert_eq!(read(packed, 20, "here").await.unwrap_err().status(), 415);
+        assert_eq!(read(packed, 20, RouteKind::Here).await.unwrap_err().status(), 415);
     }
 }

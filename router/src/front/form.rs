@@ -12,7 +12,7 @@ use multer::{Constraints, Multipart, SizeLimit};
 
 use super::answer::{self, Answer};
 use crate::assets::{self, Complete, RecordError};
-use crate::metrics;
+use crate::metrics::{self, RouteKind};
 
 /// Of a text field.
 const MAX_TEXT: u64 = 64 << 10;
@@ -62,7 +62,7 @@ pub(super) async fn read(
             let named = part.file_name().map(str::to_owned);
             let mut recording = assets.record().await.map_err(full)?;
             while let Some(piece) = part.chunk().await.map_err(broken)? {
-                metrics::http_received("here", piece.len() as u64);
+                metrics::http_received(RouteKind::Here, piece.len() as u64);
                 recording.write(&piece).await.map_err(full)?;
             }
             let complete = recording.complete().await.map_err(full)?;

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 
 use axum::body::Body;
 use hyper::header::{
-    ACCEPT_LANGUAGE, AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, WWW_AUTHENTICATE,
+    ACCEPT_LANGUAGE, AUTHORIZATION, HOST, HeaderName, HeaderValue, ORIGIN, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, StatusCode, Uri};
 use sha2::{Digest, Sha256};
@@ -33,6 +33,8 @@ pub(super) struct Gate {
     allowed_hosts: Vec<String>,
     /// Hash of each key and the tenant it stands for.
     keys: Vec<([u8; 32], String)>,
+    /// The largest head: path and headers together.
+    head_bytes: usize,
 }
 
 /// Whose request it is.
@@ -49,36 +51,71 @@ impl Caller {
     }
 }
 
-/// The head of a request as large as it was sent, give or take the spaces. A client that sends too much is cut off.
-pub(super) fn head_within(request: &Request<Body>, limit: usize) -> Result<(), Answer> {
-    let uri = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
-    let header = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
-    let head = uri + request.headers().iter().map(header).sum::<usize>();
-    if head <= limit {
-        return Ok(());
+/// What the door looks at, gathered in one pass over the head. Of a header that is there twice, the first counts.
+#[derive(Default)]
+struct Head<'a> {
+    /// As large as it was sent, give or take the spaces.
+    bytes: usize,
+    host: Option<&'a HeaderValue>,
+    origin: Option<&'a HeaderValue>,
+    site: Option<&'a HeaderValue>,
+    mode: Option<&'a HeaderValue>,
+    languages: Option<&'a HeaderValue>,
+    user: Option<&'a HeaderValue>,
+}
+
+impl<'a> Head<'a> {
+    fn of(request: &'a Request<Body>) -> Self {
+        let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+        let mut head = Self { bytes: path, ..Self::default() };
+        for (name, value) in request.headers() {
+            head.bytes += name.as_str().len() + value.len() + 4;
+            if let Some(place) = head.place(name) {
+                place.get_or_insert(value);
+            }
+        }
+        head
     }
-    let code = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-    Err(answer::last(answer::text(code, &format!("the head of a request may be {limit} bytes"))))
+
+    fn place(&mut self, name: &HeaderName) -> Option<&mut Option<&'a HeaderValue>> {
+        match name {
+            name if *name == HOST => Some(&mut self.host),
+            name if *name == ORIGIN => Some(&mut self.origin),
+            name if *name == ACCEPT_LANGUAGE => Some(&mut self.languages),
+            name if *name == SEC_FETCH_SITE => Some(&mut self.site),
+            name if *name == SEC_FETCH_MODE => Some(&mut self.mode),
+            name if *name == COMFY_USER => Some(&mut self.user),
+            _ => None,
+        }
+    }
+}
+
+fn text(value: &HeaderValue) -> &str {
+    value.to_str().unwrap_or("?")
 }
 
 impl Gate {
-    pub(super) fn new(front: &config::Front) -> Self {
+    pub(super) fn new(front: &config::Front, head_bytes: usize) -> Self {
         let hash = |key: &config::ApiKey| (Sha256::digest(key.key.reveal()).into(), key.name.clone());
         Self {
             allowed_hosts: front.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
             keys: front.api_keys.iter().map(hash).collect(),
+            head_bytes,
         }
     }
 
     /// Lets a request in, or says why not. Takes the router's own credentials out of it.
     pub(super) fn admit(&self, request: &mut Request<Body>) -> Result<Caller, Answer> {
-        if let Some(why) = self.suspicious(request.method(), request.headers()) {
+        let head = Head::of(request);
+        if head.bytes > self.head_bytes {
+            return Err(head_too_large(self.head_bytes));
+        }
+        if let Some(why) = self.suspicious(request.method(), &head) {
             tracing::info!(why, path = clip(request.uri().path(), 200), "request refused at the door");
             return Err(answer::text(StatusCode::FORBIDDEN, why));
         }
         if self.keys.is_empty() {
-            let user = request.headers().get(COMFY_USER).map(HeaderValue::as_bytes).unwrap_or_default();
-            return Ok(Caller { tenant: tenant(user), apart: false });
+            return Ok(Caller { tenant: tenant(head.user.map_or(b"", HeaderValue::as_bytes)), apart: false });
         }
         let key = take_key(request);
         let digest: Option<[u8; 32]> = key.map(|key| Sha256::digest(key).into());
@@ -89,21 +126,21 @@ impl Gate {
         }
     }
 
-    fn suspicious(&self, method: &Method, headers: &HeaderMap) -> Option<&'static str> {
-        let header = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-        let (origin, site) = (header(ORIGIN), header(SEC_FETCH_SITE));
-        let host = header(HOST).unwrap_or_default().to_ascii_lowercase();
-        let navigates = *method == Method::GET && header(SEC_FETCH_MODE) == Some("navigate");
-        if site == Some("cross-site") && !navigates {
+    fn suspicious(&self, method: &Method, head: &Head) -> Option<&'static str> {
+        // Every browser names languages, and no page can stop it; `*` is what Node says.
+        let languages = head.languages.is_some_and(|languages| languages != "*");
+        if head.origin.is_none() && head.site.is_none() && !languages {
+            return None;
+        }
+        let navigates = *method == Method::GET && head.mode.is_some_and(|mode| mode == "navigate");
+        if head.site.is_some_and(|site| site == "cross-site") && !navigates {
             return Some("a page of another site may not use this router");
         }
-        // Every browser names languages, and no page can stop it; `*` is what Node says.
-        let languages = header(ACCEPT_LANGUAGE).is_some_and(|languages| languages != "*");
-        let browser = origin.is_some() || site.is_some() || languages;
-        if browser && !self.is_own(host_name(&host)) {
+        let host = head.host.map(text).unwrap_or_default().to_ascii_lowercase();
+        if !self.is_own(host_name(&host)) {
             return Some("this host name is not the router's; add it to front.allowed_hosts if it is");
         }
-        match origin {
+        match head.origin.map(text) {
             Some(origin) if !self.same_origin(&origin.to_ascii_lowercase(), &host) => {
                 Some("a page of another origin may not use this router; see front.allowed_hosts")
             }
@@ -128,6 +165,12 @@ impl Gate {
         };
         same || self.allowed_hosts.iter().any(|allowed| allowed == origin || allowed == host_name(origin))
     }
+}
+
+/// A client that sends too much is cut off.
+fn head_too_large(limit: usize) -> Answer {
+    let code = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    answer::last(answer::text(code, &format!("the head of a request may be {limit} bytes")))
 }
 
 /// Without the port.
@@ -196,15 +239,18 @@ mod tests {
     fn a_head_is_bounded_by_its_path_and_headers_together() {
         let large = "x".repeat(500);
         let checked = |uri: &str, headers: &[(&str, &str)]| {
-            head_within(&request(uri, headers), 1_000).map_err(|refused| refused.status().as_u16())
+            let gate = Gate::new(&config::Front::default(), 1_000);
+            gate.admit(&mut request(uri, headers)).map(drop).map_err(|refused| refused.status().as_u16())
         };
         assert_eq!(checked("/prompt", &[("x-a", &large)]), Ok(()));
         assert_eq!(checked("/prompt", &[("x-a", &large), ("x-b", &large)]), Err(431));
         assert_eq!(checked(&format!("/{large}"), &[("x-a", &large)]), Err(431));
     }
 
+    const HEAD: usize = 32 << 10;
+
     fn status(front: &config::Front, headers: &[(&str, &str)]) -> u16 {
-        let admitted = Gate::new(front).admit(&mut request("/prompt", headers));
+        let admitted = Gate::new(front, HEAD).admit(&mut request("/prompt", headers));
         admitted.map_or_else(|refused| refused.status().as_u16(), |_| 200)
     }
 
@@ -246,7 +292,7 @@ mod tests {
             |name: &str, key: &str| ApiKey { name: name.into(), key: Secret::new(key), ..ApiKey::default() };
         let front =
             config::Front { api_keys: vec![key("ann", "k1"), key("bob", "k 2")], ..config::Front::default() };
-        let gate = Gate::new(&front);
+        let gate = Gate::new(&front, HEAD);
         let mut bearer = request("/queue", &[("authorization", "bearer k1"), ("comfy-user", "bob")]);
         assert_eq!(gate.admit(&mut bearer).unwrap(), Caller { tenant: "ann".into(), apart: true });
         assert!(!bearer.headers().contains_key(AUTHORIZATION));

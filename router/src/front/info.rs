@@ -17,6 +17,7 @@ use super::answer::{self, Answer, Answered};
 use super::{Call, Front, body, home};
 use crate::comfy::{Catalogue, PromptError, json};
 use crate::fleet::InstanceInfo;
+use crate::metrics::RouteKind;
 use crate::model::id::InstanceId;
 use crate::tasks::{self, OnError};
 
@@ -252,7 +253,8 @@ impl Front {
         let tenant = call.caller.tenant.clone();
         let (parts, body) = call.request.into_parts();
         let body =
-            body::read(Request::from_parts(parts.clone(), body), self.limits.body_bytes, "home").await?;
+            body::read(Request::from_parts(parts.clone(), body), self.limits.body_bytes, RouteKind::Home)
+                .await?;
         let Some(home) = self.parts.fleet.home() else { return Ok(answer::no_instance()) };
         let Some(mut wanted) = body::parsed::<Map<String, Value>>(&body)? else { return Ok(answer::ok()) };
         if let (Some(client), Some(enabled)) = (wanted.get("clientId"), wanted.get("enabled")) {

@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Body;
 use hyper::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -94,15 +96,15 @@ fn connection(stream: TcpStream, builder: &http1::Builder, front: Arc<Front>, dr
     }
     let service = service_fn(move |request: Request<Incoming>| {
         let front = front.clone();
-        async move { Ok::<_, Infallible>(front.handle(request.map(Body::new)).await) }
+        async move { Ok::<_, Infallible>(front.handle(request.map(incoming)).await) }
     });
     let served = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     tasks::spawn_guarded("client connection", OnError::Log, drain.guard(), async move {
         let _place = place;
         let mut served = pin!(served);
-        let ended = tokio::select! {
-            ended = served.as_mut() => ended,
-            () = drain.signalled() => {
+        let ended = match until(served.as_mut(), &drain).await {
+            Some(ended) => ended,
+            None => {
                 served.as_mut().graceful_shutdown();
                 tokio::time::timeout(LAST_ANSWERS, served).await.unwrap_or(Ok(()))
             }
@@ -112,6 +114,30 @@ fn connection(stream: TcpStream, builder: &http1::Builder, front: Arc<Front>, dr
             tracing::debug!(error = %error, "client connection ended");
         }
     });
+}
+
+/// What a connection ended with; none when the drain begins first. The drain's signal is polled once, to be woken by it:
+/// a task's waker never changes, and asking again at each of a connection's polls costs more than the rest of the loop.
+async fn until<F: Future>(mut served: Pin<&mut F>, drain: &Watch) -> Option<F::Output> {
+    let mut signal = pin!(drain.signalled());
+    let mut listening = false;
+    poll_fn(|cx| {
+        if !listening {
+            listening = true;
+            if signal.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+        } else if drain.is_draining() {
+            return Poll::Ready(None);
+        }
+        served.as_mut().poll(cx).map(Some)
+    })
+    .await
+}
+
+/// Most requests have no body, and an empty one needs no allocation.
+fn incoming(body: Incoming) -> Body {
+    if body.is_end_stream() { Body::empty() } else { Body::new(body) }
 }
 
 fn builder(limits: &config::Limits) -> http1::Builder {

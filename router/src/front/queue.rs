@@ -12,6 +12,7 @@ use super::answer::{self, Answer, Answered};
 use super::gate::Caller;
 use super::{Call, Front, body};
 use crate::comfy::history;
+use crate::metrics::RouteKind;
 use crate::scheduler::QueueView;
 use crate::scheduler::input::{Scope, Target};
 
@@ -76,10 +77,10 @@ impl Front {
             .and_then(Value::as_str)
             .filter(|id| !id.is_empty());
         match id {
+            // The id says which job is meant; where ComfyUI leaves one alone that waits, a client that named it (the
+            // page's own queue panel does) wants it gone.
             Some(id) => {
-                for id in self.own(&caller, vec![id.to_owned()]).await? {
-                    self.parts.scheduler.interrupt(Target::Prompt(id)).await?;
-                }
+                self.cancel(&caller, vec![id.to_owned()]).await?;
             }
             None => {
                 let mine = Scope::Tenant(caller.tenant);
@@ -136,7 +137,7 @@ impl Front {
     }
 
     pub(super) async fn command(&self, call: Call) -> Result<(Caller, bytes::Bytes), answer::Failed> {
-        let body = body::read(call.request, self.limits.body_bytes, "here").await?;
+        let body = body::read(call.request, self.limits.body_bytes, RouteKind::Here).await?;
         Ok((call.caller, body))
     }
 }

@@ -14,7 +14,7 @@ use crate::comfy::errors::clip;
 use crate::comfy::graph::{self, Analysis, Known, Rules};
 use crate::comfy::{PromptError, Submission, prompt};
 use crate::fleet::InstanceInfo;
-use crate::metrics;
+use crate::metrics::{self, RouteKind};
 use crate::model::id::JobId;
 use crate::model::job::{Body, Job, JobClass, Number, Once, Rename};
 use crate::scheduler::SubmitError;
@@ -27,7 +27,7 @@ const CLASS: HeaderName = HeaderName::from_static("x-comfy-class");
 impl Front {
     pub(super) async fn submit(&self, call: Call) -> Answered {
         let headers = call.request.headers().clone();
-        let body = body::read(call.request, self.limits.prompt_bytes, "here").await?;
+        let body = body::read(call.request, self.limits.prompt_bytes, RouteKind::Here).await?;
         let once = self.once(&headers, &body)?;
         if let Some(once) = &once
             && let Some(answer) = self.answered_before(&call.caller.tenant, once).await?

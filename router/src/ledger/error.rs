@@ -22,6 +22,9 @@ pub enum LedgerError {
     /// [reopened](super::Handle::reopen). The failed commit may or may not be there after that.
     #[error("the ledger {} cannot be written: {reason}; it accepts nothing until it is reopened", file.display())]
     Io { file: PathBuf, reason: Arc<str> },
+    /// The file was given up after an earlier error and not reopened yet. Nothing was stored.
+    #[error("the ledger {} is not written to until it is reopened: {reason}", file.display())]
+    GivenUp { file: PathBuf, reason: Arc<str> },
     /// Another program holds the file's lock. Nothing was stored; later commits are tried again.
     #[error("the ledger {} is locked by another program", file.display())]
     Locked { file: PathBuf },
@@ -45,6 +48,7 @@ impl LedgerError {
             Self::Refused { .. } => "refused",
             Self::Full { .. } => "full",
             Self::Io { .. } => "io",
+            Self::GivenUp { .. } => "given_up",
             Self::Locked { .. } => "locked",
             Self::Damaged { .. } => "damaged",
             Self::Read { .. } => "read",

@@ -81,6 +81,18 @@ impl Record {
         Self::Ended(Box::new(Ended { job, outcome, at, history, files, sum }))
     }
 
+    /// Its word in the names of failpoints.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::Accepted(_) => "accepted",
+            Self::Started { .. } => "started",
+            Self::AttemptEnded { .. } => "attempt_ended",
+            Self::Ended(_) => "ended",
+            Self::Decision(_) => "decision",
+            Self::DeleteHistory(_) | Self::ClearHistory => "delete",
+        }
+    }
+
     /// Roughly what it adds to the log, in bytes.
     pub(super) fn weight(&self) -> usize {
         const PAGES: usize = 4 * 4096;

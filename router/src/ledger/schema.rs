@@ -8,6 +8,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::{LedgerError, OpenError};
+use super::wal;
 
 /// One script for each version of the schema; `user_version` counts those that ran. Never edit one that was released.
 const MIGRATIONS: &[&str] = &[
@@ -156,6 +157,7 @@ pub(super) fn beside(file: &Path, suffix: &str) -> PathBuf {
 
 /// The writer's connection, on a file that is migrated, sound and wholly on disk.
 pub(super) fn open_writer(file: &Path, max_file_mib: Option<u32>) -> Result<Connection, OpenError> {
+    wal::check(file)?;
     let mut conn = Connection::open(file).map_err(|e| OpenError::of(file, &e))?;
     prepare(&mut conn, file, max_file_mib).map_err(|e| match e {
         PrepareError::Open(e) => e,

@@ -474,9 +474,11 @@ async fn a_full_ledger_says_so_and_goes_on_when_there_is_room() {
     assert_eq!(error, LedgerError::Full { file: world.config.file.clone() });
     assert_eq!(error.kind(), "full");
     assert!(world.ledger.health().borrow().is_none(), "no reason to distrust the file");
+    assert_eq!(world.ledger.probe().await, Err(error), "and it is not ready for the next one");
     let rows = world.ledger.history(HistoryQuery::default()).await.expect("still reads");
     assert_eq!(rows.len(), stored as usize);
     world.ledger.clear_history().await.expect("room can be made");
+    assert_eq!(world.ledger.probe().await, Ok(()));
     world.ledger.commit(life(&big(stored), "gpu0", None)).await.expect("there is room again");
 }
 
@@ -498,5 +500,6 @@ async fn a_closed_ledger_says_that_it_is() {
     let mut world = World::new();
     world.service.take().expect("open").close();
     assert_eq!(world.ledger.commit(vec![accepted(&job("p1"))]).await, Err(LedgerError::Closed));
+    assert_eq!(world.ledger.probe().await, Err(LedgerError::Closed));
     assert_eq!(world.ledger.commit(vec![]).await, Ok(()));
 }

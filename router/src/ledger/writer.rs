@@ -12,8 +12,10 @@ use tokio::sync::{oneshot, watch};
 
 use super::error::{ApplyError, LedgerError, OpenError};
 use super::record::Record;
+use super::room::{self, Room};
 use super::schema;
 use super::store::{self, Keep};
+use crate::failpoint;
 use crate::metrics;
 
 pub(super) type Ack = oneshot::Sender<Result<(), LedgerError>>;
@@ -21,6 +23,7 @@ pub(super) type Ack = oneshot::Sender<Result<(), LedgerError>>;
 pub(super) enum Message {
     Store(Waiting),
     Reopen(oneshot::Sender<Result<(), OpenError>>),
+    Probe(Ack),
     Close,
 }
 
@@ -48,6 +51,7 @@ pub(super) struct Writer {
     /// The error after which nothing is accepted, if any.
     pub(super) health: watch::Sender<Option<LedgerError>>,
     pub(super) checkpoint: SyncSender<()>,
+    pub(super) room: Room,
     /// When the file was given up, or last tried in vain to be reopened.
     pub(super) failed: Option<Instant>,
     pub(super) reopen_after: Duration,
@@ -57,6 +61,7 @@ pub(super) struct Writer {
 enum Next {
     Write(Vec<Waiting>),
     Reopen(Vec<Waiting>, oneshot::Sender<Result<(), OpenError>>),
+    Probe(Vec<Waiting>, Ack),
     Close(Vec<Waiting>),
 }
 
@@ -68,6 +73,10 @@ impl Writer {
                 Next::Reopen(batch, ack) => {
                     self.write(batch);
                     let _ = ack.send(self.reopen());
+                }
+                Next::Probe(batch, ack) => {
+                    self.write(batch);
+                    let _ = ack.send(self.probe());
                 }
                 Next::Close(batch) => return self.write(batch),
             }
@@ -91,6 +100,7 @@ impl Writer {
                     batch.push(waiting);
                 }
                 Ok(Message::Reopen(ack)) => return Next::Reopen(batch, ack),
+                Ok(Message::Probe(ack)) => return Next::Probe(batch, ack),
                 Ok(Message::Close) | Err(RecvTimeoutError::Disconnected) => return Next::Close(batch),
                 Err(RecvTimeoutError::Timeout) => return Next::Write(batch),
             }
@@ -104,36 +114,77 @@ impl Writer {
         if batch.is_empty() {
             return;
         }
-        if self.failed.is_some_and(|at| at.elapsed() >= self.reopen_after)
-            && let Err(error) = self.reopen()
-        {
-            tracing::warn!(error = %error, "ledger cannot be reopened");
+        self.reopen_when_due();
+        let count = batch.len();
+        let scarce = self.conn.as_ref().is_some_and(|conn| self.room.is_scarce(conn));
+        let mut batch = if scarce { self.without_beginnings(batch) } else { batch };
+        let mut outcome = self.store(&batch);
+        if matches!(outcome, Err(LedgerError::Full { .. })) && self.room.give_up() {
+            batch = self.without_beginnings(batch);
+            outcome = self.store(&batch);
+        }
+        self.waiting.fetch_sub(count, Ordering::Relaxed);
+        acknowledge(batch, outcome);
+        self.ask_for_checkpoint();
+    }
+
+    fn store(&mut self, batch: &[Waiting]) -> Result<Vec<Result<(), LedgerError>>, LedgerError> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
         }
         let started = Instant::now();
         let events = batch.iter().map(|w| w.records.len()).sum();
-        let outcome = self.transact(&batch);
+        let outcome = self.transact(batch);
         match &outcome {
             Ok(_) => metrics::ledger_commit(batch.len(), events, started.elapsed()),
             Err(error) => self.failed(error),
         }
-        self.waiting.fetch_sub(batch.len(), Ordering::Relaxed);
-        acknowledge(batch, outcome);
-        self.ask_for_checkpoint();
+        outcome
+    }
+
+    /// Refuses what would need more room later; gives the rest.
+    fn without_beginnings(&mut self, batch: Vec<Waiting>) -> Vec<Waiting> {
+        let (begin, rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(room::begins);
+        if !begin.is_empty() {
+            // That nothing new is taken has been said.
+            let full = LedgerError::Full { file: self.file.clone() };
+            metrics::ledger_error(full.kind());
+            acknowledge(begin, Err(full));
+        }
+        rest
     }
 
     /// One transaction for all. The inner results are those of the callers, in order.
     fn transact(&mut self, batch: &[Waiting]) -> Result<Vec<Result<(), LedgerError>>, LedgerError> {
         let Some(conn) = &mut self.conn else {
-            return Err(self.health.borrow().clone().unwrap_or(LedgerError::Closed));
+            let reason = self.health.borrow().as_ref().map_or_else(String::new, ToString::to_string);
+            return Err(LedgerError::GivenUp { file: self.file.clone(), reason: reason.into() });
         };
         self.unchecked += batch.iter().flat_map(|w| &w.records).map(Record::weight).sum::<usize>();
-        transact(conn, batch, self.keep).map_err(|e| LedgerError::writing(&self.file, &e))
+        let at = |when: &str| {
+            let all = if failpoint::armed() { batch } else { &[] };
+            let records = all.iter().flat_map(|w| &w.records);
+            records.for_each(|record| failpoint::hit(&format!("{when}.{}", record.word())));
+        };
+        at("before_append");
+        let stored = transact(conn, batch, self.keep).map_err(|e| LedgerError::writing(&self.file, &e))?;
+        if failpoint::fails("sync") {
+            return Err(LedgerError::Io {
+                file: self.file.clone(),
+                reason: "the sync was made to fail".into(),
+            });
+        }
+        at("after_append");
+        Ok(stored)
     }
 
     fn failed(&mut self, error: &LedgerError) {
         metrics::ledger_error(error.kind());
         if !error.is_fatal() {
-            tracing::error!(error = %error, "commit failed");
+            // That it was given up has been said.
+            if !matches!(error, LedgerError::GivenUp { .. }) {
+                tracing::error!(error = %error, "commit failed");
+            }
             return;
         }
         if self.conn.take().is_some() {
@@ -151,6 +202,30 @@ impl Writer {
         }
     }
 
+    fn reopen_when_due(&mut self) {
+        if self.failed.is_some_and(|at| at.elapsed() >= self.reopen_after)
+            && let Err(error) = self.reopen()
+        {
+            tracing::warn!(error = %error, "ledger cannot be reopened");
+        }
+    }
+
+    /// Writes something that changes nothing.
+    fn probe(&mut self) -> Result<(), LedgerError> {
+        self.reopen_when_due();
+        let Some(conn) = &mut self.conn else {
+            return Err(self.health.borrow().clone().unwrap_or(LedgerError::Closed));
+        };
+        if self.room.is_scarce(conn) {
+            return Err(LedgerError::Full { file: self.file.clone() });
+        }
+        let probed = touch(conn).map_err(|error| LedgerError::writing(&self.file, &error));
+        if let Err(error) = &probed {
+            self.failed(error);
+        }
+        probed
+    }
+
     fn reopen(&mut self) -> Result<(), OpenError> {
         (self.conn, self.failed) = (None, Some(Instant::now()));
         self.conn = Some(schema::open_writer(&self.file, self.max_file_mib)?);
@@ -159,6 +234,22 @@ impl Writer {
         tracing::info!(file = %self.file.display(), "ledger reopened");
         Ok(())
     }
+}
+
+/// As much room as a prompt takes, given back; then a page that stays as it was, made durable.
+fn touch(conn: &mut Connection) -> rusqlite::Result<()> {
+    const ROOM: usize = 256 << 10;
+    let mut tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let taken = tx.savepoint()?;
+    taken.execute(
+        "INSERT INTO body (job, prompt, extra_data, rest, needs, sum) VALUES (-1, ?1, '', '', '', x'')",
+        [" ".repeat(ROOM)],
+    )?;
+    // Dropped, it is rolled back.
+    drop(taken);
+    let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    tx.pragma_update(None, "user_version", version)?;
+    tx.commit()
 }
 
 fn transact(

@@ -83,18 +83,18 @@ pub(super) fn attempt_label(outcome: &AttemptOutcome) -> &'static str {
         AttemptOutcome::Preempted => "preempted",
         AttemptOutcome::Crash => "crash",
         AttemptOutcome::Lost => "lost",
+        AttemptOutcome::Unknown => "unknown",
         AttemptOutcome::Dispatch => "dispatch",
     }
 }
 
-pub(super) fn status_label(status: u16) -> &'static str {
+/// Status classes, at their [`status_index`].
+pub(super) const STATUSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+pub(super) fn status_index(status: u16) -> usize {
     match status {
-        100..=199 => "1xx",
-        200..=299 => "2xx",
-        300..=399 => "3xx",
-        400..=499 => "4xx",
-        500..=599 => "5xx",
-        _ => "other",
+        100..=599 => usize::from(status / 100),
+        _ => 0,
     }
 }
 

@@ -178,6 +178,8 @@ pub enum AttemptOutcome {
     Crash,
     /// The instance does not know it (any more).
     Lost,
+    /// Its instance went away before it had answered to it: it may have run there.
+    Unknown,
     /// It never reached the instance.
     Dispatch,
 }
@@ -194,13 +196,22 @@ pub enum JobOutcome {
     /// Deleted from the queue before it ran.
     Cancelled,
     TimedOut,
-    /// Its attempts are spent and the last one's end is not known.
+    /// Its attempts are spent and the last one ended without a result.
     Lost,
+    /// The same, and the last one may have run to its end.
+    Unknown,
 }
 
 impl JobOutcome {
-    pub const ALL: [Self; 6] =
-        [Self::Success, Self::Error, Self::Interrupted, Self::Cancelled, Self::TimedOut, Self::Lost];
+    pub const ALL: [Self; 7] = [
+        Self::Success,
+        Self::Error,
+        Self::Interrupted,
+        Self::Cancelled,
+        Self::TimedOut,
+        Self::Lost,
+        Self::Unknown,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -210,6 +221,7 @@ impl JobOutcome {
             Self::Cancelled => "cancelled",
             Self::TimedOut => "timed_out",
             Self::Lost => "lost",
+            Self::Unknown => "unknown",
         }
     }
 }

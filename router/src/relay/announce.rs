@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::comfy::frame::{self, JobError};
-use crate::model::job::JobOutcome;
+use crate::comfy::frame::{self, UntoldEnd};
 use crate::sessions::Message;
 
 use super::{End, Service};
@@ -30,16 +29,13 @@ impl Service {
     /// For an end that no instance told of.
     fn made_up(&self, end: &End) -> frame::Utf8Bytes {
         let at = self.clock.now().wall;
-        let prompt_id = &end.job.prompt_id;
-        let kind = match end.outcome {
-            JobOutcome::Success => return frame::execution_success(prompt_id, at),
-            JobOutcome::Interrupted | JobOutcome::Cancelled => {
-                return frame::execution_interrupted(prompt_id, at);
-            }
-            JobOutcome::TimedOut => "comfy_router.TimedOut",
-            JobOutcome::Lost => "comfy_router.Lost",
-            JobOutcome::Error => JobError::REFUSED,
+        let untold = UntoldEnd {
+            outcome: end.outcome,
+            attempt: end.attempt.as_ref().map(|attempt| attempt.number),
+            detail: &end.detail,
+            node_errors: &end.node_errors,
         };
-        JobError::new(kind, &end.detail, &end.node_errors).event(prompt_id, at)
+        let (kind, data) = frame::end_of(&end.job, &untold, at);
+        frame::event(kind, data)
     }
 }

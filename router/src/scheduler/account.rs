@@ -5,11 +5,12 @@ use std::time::Duration;
 use crate::fleet;
 use crate::metrics;
 use crate::model::event::Event;
+use crate::model::id::InstanceId;
 use crate::model::job::{Attempt, AttemptOutcome, Job, JobClass, JobOutcome};
 use crate::relay::End;
 
 use super::core::Core;
-use super::input::{Announcement, Closed};
+use super::input::{Announcement, Closed, News};
 
 /// Classes of the jobs that these events accept.
 pub(super) fn accepted(events: &[Event]) -> Vec<JobClass> {
@@ -65,6 +66,20 @@ pub(super) fn ended(end: &Announcement) {
     }
 }
 
+pub(super) fn told(instance: &InstanceId, news: &News) {
+    match news {
+        News::Quarantined { reason } => {
+            metrics::instance_quarantined(instance);
+            tracing::warn!(%instance, reason, "instance is in quarantine, it is given nothing for now");
+        }
+        News::Released => tracing::info!(%instance, "instance works again, its quarantine is over"),
+        News::NeedsRestart => tracing::error!(
+            %instance,
+            "instance keeps an attempt that was given up and has no `restart` command: restart it by hand"
+        ),
+    }
+}
+
 /// The figures that are levels.
 pub(super) fn gauges(core: &Core, fleet: &fleet::Handle) {
     let mut queued = [0; 3];
@@ -80,6 +95,7 @@ pub(super) fn gauges(core: &Core, fleet: &fleet::Handle) {
         let state = metrics::InstanceState {
             up: info.is_up(),
             draining: report.draining,
+            quarantined: report.quarantine.is_some(),
             slots: report.free_slots + report.live.len() as u32,
             running: report.live.len() as u32 + info.foreign.running,
             pending: info.foreign.pending,

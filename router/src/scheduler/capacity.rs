@@ -11,16 +11,22 @@ use crate::model::view::{
     Candidate, Capabilities, DeviceText, GpuView, InstanceTexts, InstanceView, Offer, Seat,
 };
 
+use super::guard::Guard;
 use super::input::{InstanceReport, InstanceSpec};
 use super::learn::Learned;
 
 /// Failures older than this are forgiven.
 const FAILURE_MEMORY_MS: u64 = 600_000;
+/// Attempts that were given up and never asked about again: an instance that is always down has no more.
+const MAX_ZOMBIES: usize = 1_000;
 
 #[derive(Debug)]
 pub(super) struct Instance {
     pub(super) spec: InstanceSpec,
     pub(super) up: bool,
+    /// Its websocket is up: the events of an attempt would be heard.
+    pub(super) linked: bool,
+    pub(super) guard: Guard,
     pub(super) can: Arc<Capabilities>,
     pub(super) devices: Arc<Vec<DeviceText>>,
     pub(super) drained_by: Drained,
@@ -58,6 +64,8 @@ impl Instance {
         Self {
             spec,
             up: false,
+            linked: false,
+            guard: Guard::default(),
             can: Arc::default(),
             devices: Arc::default(),
             drained_by: Drained::default(),
@@ -79,14 +87,15 @@ impl Instance {
 
     /// Would it be given attempts at all?
     pub(super) fn serves(&self) -> bool {
-        self.up && !self.draining()
+        self.up && self.linked && !self.draining() && self.guard.cap() != Some(0)
     }
 
     pub(super) fn free_slots(&self) -> u32 {
         if !self.serves() {
             return 0;
         }
-        let slots = self.cap.map_or(self.spec.slots, |cap| cap.min(self.spec.slots));
+        let caps = [self.cap, self.guard.cap()].into_iter().flatten();
+        let slots = caps.fold(self.spec.slots, u32::min);
         let taken = self.live.len() as u32 + self.zombies.len() as u32 + self.foreign.0 + self.foreign.1;
         slots.saturating_sub(taken)
     }
@@ -96,6 +105,14 @@ impl Instance {
         if self.live.is_empty() {
             self.idle_since = Some(now);
         }
+    }
+
+    /// It may still run or queue this attempt, whose end nobody waits for any more.
+    pub(super) fn gave_up(&mut self, upstream: UpstreamId) {
+        if self.zombies.len() == MAX_ZOMBIES {
+            self.zombies.remove(0);
+        }
+        self.zombies.push(upstream);
     }
 
     pub(super) fn failed(&mut self, now: Tick) {
@@ -134,6 +151,15 @@ impl Instance {
         });
         resident.drain(..first_kept.map_or(0, |gone| gone + 1));
         self.resident = Arc::new(resident);
+    }
+
+    /// Has its GPU more memory than so much? What is not known is worth trying.
+    pub(super) fn is_larger_than(&self, mib: u32) -> bool {
+        self.vram_mib().is_none_or(|own| own > mib)
+    }
+
+    pub(super) fn vram_mib(&self) -> Option<u32> {
+        self.gpu.and_then(|(gpu, _)| gpu.vram_total_mib)
     }
 
     fn gpu_view(&self, now: Tick) -> GpuView {
@@ -210,7 +236,8 @@ impl Instance {
         InstanceView {
             instance: index as u32,
             up: self.up,
-            draining: self.draining(),
+            // To a policy it is all the same why an instance is given nothing.
+            draining: self.draining() || self.guard.cap() == Some(0),
             running: self.running(),
             pending: self.foreign.1,
             idle_ms: self
@@ -233,10 +260,13 @@ impl Instance {
         }
     }
 
-    pub(super) fn report(&self) -> InstanceReport {
+    pub(super) fn report(&self, now: Tick) -> InstanceReport {
         InstanceReport {
             live: self.live.iter().map(|live| live.job).collect(),
             draining: self.draining(),
+            linked: self.linked,
+            quarantine: self.guard.report(now),
+            given_up: self.zombies.len() as u32,
             free_slots: self.free_slots(),
             resident: self.resident.clone(),
         }
@@ -254,8 +284,9 @@ mod tests {
     use crate::model::id::InstanceId;
 
     fn instance() -> Instance {
-        let spec = InstanceSpec { id: InstanceId::from("a"), slots: 2, labels: Arc::default() };
-        Instance { up: true, ..Instance::new(spec) }
+        let spec =
+            InstanceSpec { id: InstanceId::from("a"), slots: 2, labels: Arc::default(), supervised: false };
+        Instance { up: true, linked: true, ..Instance::new(spec) }
     }
 
     fn model(folder: &str, name: &str) -> ModelRef {

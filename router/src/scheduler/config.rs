@@ -23,6 +23,7 @@ pub struct CoreConfig {
     pub housekeeping_ms: u64,
     /// Upper bounds on the limits a policy may give; none leaves that limit unbounded.
     pub max_limits: Limits,
+    pub quarantine: QuarantineConfig,
     /// How many main models (checkpoints, diffusion models) an instance is believed to keep loaded.
     pub resident_models: usize,
     /// Waiting jobs that a policy which exports `placement` is asked about at once.
@@ -40,8 +41,36 @@ impl Default for CoreConfig {
             silence_ms: 10_000,
             housekeeping_ms: 1_000,
             max_limits: Limits::default(),
+            quarantine: QuarantineConfig::default(),
             resident_models: 1,
             window: 32,
+        }
+    }
+}
+
+/// When an instance is given nothing more, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuarantineConfig {
+    /// Attempts that fail through the instance's fault, within `window_ms`.
+    pub failures: u32,
+    pub window_ms: u64,
+    /// Until the first attempt is risked again; doubles each time.
+    pub pause_ms: u64,
+    /// How long it may hold on to an attempt that was given up before it is restarted.
+    pub restart_after_ms: u64,
+    /// Least time between two restarts of one instance.
+    pub restart_pause_ms: u64,
+}
+
+impl Default for QuarantineConfig {
+    fn default() -> Self {
+        Self {
+            failures: 5,
+            window_ms: 30_000,
+            pause_ms: 30_000,
+            restart_after_ms: 120_000,
+            restart_pause_ms: 300_000,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! Whatever must be durable goes out as `Commit` and takes effect on `Committed`.
 
 mod attempts;
+mod care;
 mod deadlines;
 mod intake;
 mod placing;
@@ -29,7 +30,7 @@ use crate::model::view::{Context, InstanceTexts, JobTexts, JobView, Totals, Wait
 use super::capacity::{Instance, Live};
 use super::config::CoreConfig;
 use super::input::{
-    Action, Ending, Input, InstanceReport, InstanceSpec, Refusal, RequestId, Restored, Ticket,
+    Action, Ending, Input, InstanceReport, InstanceSpec, NotStored, Refusal, RequestId, Restored, Ticket,
 };
 use super::intern::Interner;
 use super::learn::Learned;
@@ -102,6 +103,10 @@ struct Entry {
     last_attempt: Option<Attempt>,
     /// The policy asked to keep away from this instance.
     avoid: Option<usize>,
+    /// It ran out of memory before.
+    ran_out: bool,
+    /// It did so on a GPU of so many MiB: only larger ones are tried.
+    outgrew_mib: Option<u32>,
     /// Milliseconds it has been held by the policy in all, the present hold not counted.
     held_ms: u64,
     held_since: Option<Tick>,
@@ -122,8 +127,11 @@ enum Phase {
 struct Run {
     attempt: Attempt,
     instance: usize,
-    /// Its start is durable and it was sent.
-    sent: bool,
+    delivery: Delivery,
+    /// Its instance said that it is over; until then the end is waited for.
+    settling: Option<Tick>,
+    /// Since when it waits in its instance's queue though nothing runs there.
+    stuck_since: Option<Tick>,
     started: Tick,
     last_sign: Tick,
     nodes_done: u32,
@@ -142,6 +150,19 @@ struct Run {
     /// A question about its failure is open.
     failing: bool,
     last_inspected: Tick,
+}
+
+/// How far an attempt has come on its way to its instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Delivery {
+    /// Its start is being made durable.
+    Starting,
+    /// It is being sent; a `Sighting` will say what came of that.
+    Sending,
+    /// It may be there.
+    Unsure,
+    /// The instance has it.
+    Taken,
 }
 
 #[derive(Debug, Clone)]
@@ -199,6 +220,8 @@ enum Then {
         /// Of an instance's refusal, as JSON; empty when there is none.
         node_errors: String,
     },
+    /// Nothing waits for it.
+    Nothing,
     /// Waiting jobs were deleted.
     Deleted {
         request: RequestId,
@@ -253,7 +276,7 @@ impl Core {
             Input::Interrupt { request, target } => self.interrupt(request, &target),
             Input::Decided { ticket, decided } => self.decided(ticket, decided),
             Input::Committed { ticket } => self.committed(ticket),
-            Input::CommitFailed { ticket, full, error } => self.commit_failed(ticket, full, error),
+            Input::CommitFailed { ticket, why, error } => self.commit_failed(ticket, why, error),
             Input::Instance { index, change } => self.instance_changed(index, change),
             Input::Attempt { job, number, sighting } => self.sighted(job, number, sighting),
             Input::Readings(readings) => self.readings(readings),
@@ -276,7 +299,7 @@ impl Core {
     }
 
     pub fn report(&self) -> Vec<InstanceReport> {
-        self.instances.iter().map(Instance::report).collect()
+        self.instances.iter().map(|instance| instance.report(self.now.tick)).collect()
     }
 
     /// Running jobs by start, then waiting ones in the order in which they would run.
@@ -313,7 +336,7 @@ impl Core {
     fn commit(&mut self, then: Then, events: Vec<Event>) {
         self.last_ticket += 1;
         // Where an attempt or a job has already ended there is no way back: the driver tries until it is written.
-        let insist = matches!(then, Then::End { .. } | Then::Requeue { .. });
+        let insist = matches!(then, Then::End { .. } | Then::Requeue { .. } | Then::Nothing);
         self.committing.insert(self.last_ticket, then);
         self.out.push(Action::Commit { ticket: self.last_ticket, events, insist });
     }
@@ -327,18 +350,24 @@ impl Core {
                 self.ended(job, outcome, detail, node_errors);
             }
             Some(Then::Deleted { request, jobs }) => self.deleted(request, &jobs),
-            None => {}
+            Some(Then::Nothing) | None => {}
         }
     }
 
-    fn commit_failed(&mut self, ticket: Ticket, full: bool, reason: String) {
+    fn commit_failed(&mut self, ticket: Ticket, why: NotStored, reason: String) {
         match self.committing.remove(&ticket) {
             Some(Then::Accept { request, job }) => {
+                let full = why == NotStored::Full;
+                if why == NotStored::Doubtful {
+                    // Whoever is told that it was not taken must not find that it ran.
+                    let (outcome, at, history) = (JobOutcome::Cancelled, self.now.wall, Default::default());
+                    self.commit(Then::Nothing, vec![Event::JobEnded { job, outcome, at, history }]);
+                }
                 self.not_accepted(request, job, Refusal::Storage { full, reason });
             }
-            Some(Then::Start { job }) => self.not_started(job),
+            Some(Then::Start { job }) => self.not_started(job, why),
             Some(Then::Deleted { request, jobs }) => self.not_deleted(request, &jobs),
-            Some(Then::End { .. } | Then::Requeue { .. }) | None => {}
+            Some(Then::End { .. } | Then::Requeue { .. } | Then::Nothing) | None => {}
         }
     }
 

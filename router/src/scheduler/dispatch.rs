@@ -12,6 +12,7 @@ use crate::assets::{self, Found};
 use crate::comfy::files;
 use crate::comfy::graph;
 use crate::comfy::json::quote;
+use crate::failpoint;
 use crate::fleet::{self, SubmitError};
 use crate::metrics;
 use crate::model::id::{InstanceId, UpstreamId};
@@ -34,18 +35,23 @@ pub(super) async fn send(organs: &Organs, job: Arc<Job>, attempt: Attempt) -> Op
 
 async fn bring(organs: &Organs, job: &Job, attempt: &Attempt) -> Result<(), Sighting> {
     let instance = &attempt.instance;
-    let not_sent = |detail: String| Sighting::NotDispatched { detail };
+    let not_sent = |detail: String| Sighting::NotDispatched { detail, blame: false };
     if let Err(error) = organs.assets.stage(instance, &job.needs.uploads, &organs.fleet).await {
         return Err(not_sent(format!("an input could not be staged: {error}")));
     }
     let Some(sid) = organs.fleet.sid(instance) else {
         return Err(not_sent("its instance's socket is not connected".into()));
     };
-    match organs.fleet.submit(instance, attempt.upstream_id, body(job, attempt.upstream_id, &sid)).await {
+    let body = body(job, attempt.upstream_id, &sid);
+    failpoint::hit("before_post");
+    let outcome = organs.fleet.submit(instance, attempt.upstream_id, body).await;
+    failpoint::hit("after_post");
+    match outcome {
         Ok(_) => Ok(()),
         Err(SubmitError::Invalid { body, .. }) => Err(Sighting::Ended(rejected(job, &body))),
-        Err(error @ (SubmitError::Refused(_) | SubmitError::NoSuchInstance(_))) => {
-            Err(not_sent(error.to_string()))
+        Err(error @ SubmitError::NoSuchInstance(_)) => Err(not_sent(error.to_string())),
+        Err(error @ SubmitError::Refused(_)) => {
+            Err(Sighting::NotDispatched { detail: error.to_string(), blame: true })
         }
         Err(error @ SubmitError::Unknown(_)) => Err(Sighting::DispatchUnknown { detail: error.to_string() }),
     }

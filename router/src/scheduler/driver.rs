@@ -19,7 +19,7 @@ use crate::fleet::{self, EventKind, FleetEvent};
 use crate::ledger::{self, LedgerError};
 use crate::metrics;
 use crate::model::event::{Event, OutputFile};
-use crate::model::id::{JobId, UpstreamId};
+use crate::model::id::{InstanceId, JobId, UpstreamId};
 use crate::model::view::DeviceText;
 use crate::policy;
 use crate::relay::{self, Report};
@@ -28,7 +28,9 @@ use crate::telemetry;
 
 use super::core::Core;
 use super::handle::{Handle, Look, Message, QueueView};
-use super::input::{Action, Announcement, Input, InstanceChange, Reply, RequestId, Sighting, Ticket};
+use super::input::{
+    Action, Announcement, Input, InstanceChange, NotStored, Reply, RequestId, Sighting, Ticket,
+};
 use super::{account, dispatch, keep, settle};
 
 /// Deadlines are checked this often.
@@ -179,6 +181,9 @@ impl Service {
                 self.step(Input::Attempt { job, number, sighting });
             }
             Report::Over { job, attempt, evidence } => {
+                // At once: should the instance die now, its events are the evidence of how this one ended.
+                let over = Input::Attempt { job: job.id, number: attempt.number, sighting: Sighting::Over };
+                self.step(over);
                 let fleet = self.organs.fleet.clone();
                 self.beside("settle", async move {
                     let ending = settle::ending(&fleet, &job, &attempt, &evidence).await;
@@ -210,7 +215,8 @@ impl Service {
                 self.step(Input::Instance { index, change: InstanceChange::Foreign { running, pending } });
                 InstanceChange::Capabilities(info.catalogue.capabilities().clone())
             }
-            EventKind::SocketUp { .. } | EventKind::SocketDown => InstanceChange::Resync,
+            EventKind::SocketUp { .. } => InstanceChange::Linked(true),
+            EventKind::SocketDown => InstanceChange::Linked(false),
             EventKind::Frame(_) => return,
         };
         self.step(Input::Instance { index, change });
@@ -272,7 +278,23 @@ impl Service {
                     None
                 });
             }
+            Action::Restart { instance, reason } => self.restart(instance, reason),
+            Action::Told { instance, news } => account::told(&instance, &news),
         }
+    }
+
+    fn restart(&self, instance: InstanceId, reason: String) {
+        let fleet = self.organs.fleet.clone();
+        self.beside("restart", async move {
+            tracing::warn!(%instance, reason, "restarting instance");
+            let outcome = fleet.restart(&instance).await;
+            metrics::instance_restart(&instance, outcome.is_ok());
+            match outcome {
+                Ok(()) => tracing::info!(%instance, "the restart command of the instance has ended"),
+                Err(error) => tracing::error!(%instance, %error, "instance could not be restarted"),
+            }
+            None
+        });
     }
 
     fn commit(&mut self, ticket: Ticket, events: Vec<Event>, insist: bool) {
@@ -295,8 +317,7 @@ impl Service {
             }
             match result {
                 Err(error) if !insist => {
-                    let full = matches!(error, LedgerError::Full { .. });
-                    Input::CommitFailed { ticket, full, error: error.to_string() }
+                    Input::CommitFailed { ticket, why: why(&error), error: error.to_string() }
                 }
                 _ => {
                     accepted.into_iter().for_each(metrics::job_accepted);
@@ -341,6 +362,18 @@ impl Service {
                 let _ = own.send(Message::Input(Box::new(input))).await;
             }
         })
+    }
+}
+
+fn why(error: &LedgerError) -> NotStored {
+    match error {
+        LedgerError::Full { .. } => NotStored::Full,
+        LedgerError::Refused { .. } => NotStored::Contradicts,
+        LedgerError::Io { .. } | LedgerError::Damaged { .. } | LedgerError::Closed => NotStored::Doubtful,
+        LedgerError::GivenUp { .. }
+        | LedgerError::Locked { .. }
+        | LedgerError::Read { .. }
+        | LedgerError::Busy { .. } => NotStored::Busy,
     }
 }
 

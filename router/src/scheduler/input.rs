@@ -9,6 +9,8 @@ use crate::model::id::{InstanceId, JobId, UpstreamId};
 use crate::model::job::{Attempt, AttemptOutcome, Job, JobOutcome, ModelRef, Number};
 use crate::model::view::{Capabilities, DeviceText, GpuView};
 
+use super::guard::Quarantine;
+
 /// A consultation or a durable write whose answer is awaited.
 pub type Ticket = u64;
 /// Whoever waits for a `Reply`.
@@ -45,7 +47,7 @@ pub enum Input {
     },
     CommitFailed {
         ticket: Ticket,
-        full: bool,
+        why: NotStored,
         error: String,
     },
     Instance {
@@ -70,6 +72,19 @@ pub enum Input {
     },
     /// No new prompts and no new attempts from now on.
     Drain,
+}
+
+/// Why a commit was not acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotStored {
+    /// There is no room; nothing was stored.
+    Full,
+    /// Nothing was stored.
+    Busy,
+    /// It may or may not be there.
+    Doubtful,
+    /// It contradicts what is there.
+    Contradicts,
 }
 
 /// Whose jobs a request without ids means.
@@ -99,8 +114,9 @@ pub enum InstanceChange {
         running: u32,
         pending: u32,
     },
-    /// Its events were or may have been missed: ask it what became of the attempts there.
-    Resync,
+    /// Its websocket is up or lost: events were or may have been missed, so it is asked what became of the attempts
+    /// there. Without one it is given nothing.
+    Linked(bool),
     /// It no longer runs or queues this attempt, which was given up.
     ZombieGone(UpstreamId),
 }
@@ -110,16 +126,18 @@ pub enum InstanceChange {
 pub enum Sighting {
     /// The instance took the prompt.
     Dispatched,
-    /// It certainly did not.
-    NotDispatched { detail: String },
+    /// It certainly did not. `blame`: because of the instance.
+    NotDispatched { detail: String, blame: bool },
     /// Nobody knows whether it did.
     DispatchUnknown { detail: String },
     /// A sign of life.
     Progress { nodes_done: u32, node_percent: Option<f32> },
     /// It ended by itself.
     Ended(Ending),
-    /// Asked, the instance has it in its queue.
-    Present,
+    /// The instance said that it is over; what became of it is being read, and `Ended` follows.
+    Over,
+    /// Asked, the instance has it in its queue. `stuck`: it waits there though nothing runs.
+    Present { stuck: bool },
     /// Asked, the instance does not know it.
     Absent,
 }
@@ -219,6 +237,26 @@ pub enum Action {
         unload_models: bool,
         free_memory: bool,
     },
+    /// Run the operator's command that restarts it.
+    Restart {
+        instance: InstanceId,
+        reason: String,
+    },
+    /// For the operator: something to know about an instance.
+    Told {
+        instance: InstanceId,
+        news: News,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// It is given nothing more.
+    Quarantined { reason: String },
+    /// It works again.
+    Released,
+    /// It keeps an attempt that was given up, and there is no command to restart it.
+    NeedsRestart,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -297,6 +335,8 @@ pub struct InstanceSpec {
     /// Attempts it may run, plus those it may hold ahead.
     pub slots: u32,
     pub labels: Arc<std::collections::HashMap<String, String>>,
+    /// There is a command that restarts it.
+    pub supervised: bool,
 }
 
 /// What is believed to be loaded, for `/api/fleet`.
@@ -304,6 +344,11 @@ pub struct InstanceSpec {
 pub struct InstanceReport {
     pub live: Vec<JobId>,
     pub draining: bool,
+    /// Its websocket is up.
+    pub linked: bool,
+    pub quarantine: Option<Quarantine>,
+    /// Attempts that were given up but may still occupy it.
+    pub given_up: u32,
     pub free_slots: u32,
     pub resident: Arc<Vec<ModelRef>>,
 }

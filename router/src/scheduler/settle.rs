@@ -15,6 +15,7 @@ use crate::model::id::UpstreamId;
 use crate::model::job::{Attempt, Job};
 use crate::relay::{Evidence, Verdict};
 
+use super::dispatch;
 use super::input::{EndKind, Ending, Input, InstanceChange, Sighting};
 
 /// ComfyUI writes the history entry within milliseconds of the last event, unless it collects garbage just then.
@@ -100,8 +101,11 @@ pub(super) async fn inspect(fleet: &fleet::Handle, job: &Job, attempt: &Attempt)
 async fn look(fleet: &fleet::Handle, job: &Job, attempt: &Attempt) -> Option<Sighting> {
     let upstream = attempt.upstream_id.to_string();
     let queue = fleet.queue(&attempt.instance).await.ok()?;
-    if queue.running.contains(&upstream) || queue.pending.contains(&upstream) {
-        return Some(Sighting::Present);
+    if queue.running.contains(&upstream) {
+        return Some(Sighting::Present { stuck: false });
+    }
+    if queue.pending.contains(&upstream) {
+        return Some(Sighting::Present { stuck: queue.running.is_empty() });
     }
     match fleet.history(&attempt.instance, attempt.upstream_id).await.ok()? {
         Some(entry) => Some(found(&entry, job, attempt)),
@@ -109,13 +113,15 @@ async fn look(fleet: &fleet::Handle, job: &Job, attempt: &Attempt) -> Option<Sig
     }
 }
 
-/// Does the instance still have an attempt that was given up?
+/// Does the instance still have an attempt that was given up? Then it is told again to let go of it.
 pub(super) async fn zombie(fleet: &fleet::Handle, index: usize, upstream: UpstreamId) -> Option<Input> {
     let instance = fleet.instances().get(index)?.id.clone();
     let queue = fleet.queue(&instance).await.ok()?;
     let id = upstream.to_string();
-    let gone = !queue.running.contains(&id) && !queue.pending.contains(&id);
-    gone.then(|| Input::Instance { index, change: InstanceChange::ZombieGone(upstream) })
+    if !queue.running.contains(&id) && !queue.pending.contains(&id) {
+        return Some(Input::Instance { index, change: InstanceChange::ZombieGone(upstream) });
+    }
+    dispatch::stop(fleet, &instance, upstream).await
 }
 
 fn found(entry: &str, job: &Job, attempt: &Attempt) -> Sighting {

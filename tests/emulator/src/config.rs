@@ -208,6 +208,8 @@ pub struct Config {
     /// With the holes that releases before 0.28.0 have: paths of model previews and of loaded images lead wherever they
     /// like, pages and scripts are served as such, and ComfyUI-Manager listens to whoever reaches it.
     pub careless: bool,
+    /// The stock page's folder; a placeholder page if absent.
+    pub web_root: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -229,6 +231,7 @@ impl Default for Config {
             oracle: None,
             crash_mode: CrashMode::ClosePort,
             careless: false,
+            web_root: None,
         }
     }
 }

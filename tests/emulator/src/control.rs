@@ -74,6 +74,11 @@ impl Control {
         self.machine.inject(fault);
     }
 
+    /// Forgets the faults that wait for their moment.
+    pub fn disarm(&self) {
+        self.machine.faults.disarm();
+    }
+
     /// Every execution ever started, in order.
     pub fn executions(&self) -> Vec<Execution> {
         self.machine.oracle.executions()

@@ -16,6 +16,10 @@ pub(crate) struct Hub {
     state: Mutex<State>,
     /// Counts the scripted socket drops; each open socket closes when it moves.
     drops: watch::Sender<u64>,
+    /// The same for sockets that fall silent.
+    mutes: watch::Sender<u64>,
+    /// Messages on their way out.
+    unsent: watch::Sender<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -24,6 +28,8 @@ struct State {
     /// `PromptServer.client_id` and `last_node_id`: owner of the running job and the node being shown.
     owner: Option<String>,
     last_node: Option<String>,
+    /// Each event to one client is followed by the one before it.
+    echo: bool,
     /// Sids that want log lines.
     log_readers: Vec<String>,
 }
@@ -33,18 +39,26 @@ struct Socket {
     outbox: mpsc::UnboundedSender<Message>,
     flags: Value,
     frames: u64,
+    last: Option<Message>,
 }
 
 impl Socket {
-    fn push(&mut self, message: Message) {
+    fn push(&mut self, message: Message, unsent: &watch::Sender<usize>) {
         self.frames += 1;
-        let _ = self.outbox.send(message);
+        if self.outbox.send(message).is_ok() {
+            unsent.send_modify(|count| *count += 1);
+        }
     }
 }
 
 impl Hub {
     pub(crate) fn new() -> Self {
-        Self { state: Mutex::default(), drops: watch::Sender::new(0) }
+        Self {
+            state: Mutex::default(),
+            drops: watch::Sender::new(0),
+            mutes: watch::Sender::new(0),
+            unsent: watch::Sender::new(0),
+        }
     }
 
     /// Registers a socket, replacing an older one of the same sid, and sends what a fresh connection gets.
@@ -53,12 +67,12 @@ impl Hub {
         let mut state = self.lock();
         let mut status = status_data(remaining);
         status["sid"] = json!(sid);
-        let mut socket = Socket { outbox, flags: json!({}), frames: 0 };
-        socket.push(text("status", &status));
+        let mut socket = Socket { outbox, flags: json!({}), frames: 0, last: None };
+        socket.push(text("status", &status), &self.unsent);
         if let (Some(owner), Some(node)) = (&state.owner, &state.last_node)
             && owner == sid
         {
-            socket.push(text("executing", &json!({ "node": node })));
+            socket.push(text("executing", &json!({ "node": node })), &self.unsent);
         }
         state.sockets.insert(sid.into(), socket);
         inbox
@@ -73,7 +87,7 @@ impl Hub {
         let mut state = self.lock();
         if let Some(socket) = state.sockets.get_mut(sid) {
             socket.flags = flags;
-            socket.push(text("feature_flags", reply));
+            socket.push(text("feature_flags", reply), &self.unsent);
         }
     }
 
@@ -120,7 +134,7 @@ impl Hub {
         let State { sockets, log_readers, .. } = &mut *state;
         log_readers.retain(|reader| sockets.contains_key(reader));
         for reader in log_readers {
-            sockets[reader.as_str()].push(text("logs", data));
+            sockets[reader.as_str()].push(text("logs", data), &self.unsent);
         }
     }
 
@@ -130,6 +144,28 @@ impl Hub {
 
     pub(crate) fn drop_sockets(&self) {
         self.drops.send_modify(|count| *count += 1);
+    }
+
+    /// A message has left, or its socket is gone.
+    pub(crate) fn sent(&self) {
+        self.unsent.send_modify(|count| *count = count.saturating_sub(1));
+    }
+
+    /// Resolves when everything that was sent has left.
+    pub(crate) async fn flushed(&self) {
+        let _ = self.unsent.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    pub(crate) fn echo(&self, on: bool) {
+        self.lock().echo = on;
+    }
+
+    pub(crate) fn mute_sockets(&self) {
+        self.mutes.send_modify(|count| *count += 1);
+    }
+
+    pub(crate) fn mutes(&self) -> watch::Receiver<u64> {
+        self.mutes.subscribe()
     }
 
     pub(crate) fn drops(&self) -> watch::Receiver<u64> {
@@ -149,9 +185,16 @@ impl Hub {
         let mut state = self.lock();
         match sid {
             Some(sid) => {
-                state.sockets.get_mut(sid).into_iter().for_each(|socket| socket.push(message.clone()))
+                let echo = state.echo;
+                if let Some(socket) = state.sockets.get_mut(sid) {
+                    socket.push(message.clone(), &self.unsent);
+                    let before = socket.last.replace(message).filter(|_| echo);
+                    before.into_iter().for_each(|before| socket.push(before, &self.unsent));
+                }
             }
-            None => state.sockets.values_mut().for_each(|socket| socket.push(message.clone())),
+            None => {
+                state.sockets.values_mut().for_each(|socket| socket.push(message.clone(), &self.unsent));
+            }
         }
     }
 

@@ -32,6 +32,8 @@ use crate::{
 };
 
 const DEFAULT_PAGE_CACHE_MIB: u64 = 48 * 1024;
+/// A blow at a moment strikes after what was sent before it has left, but waits no longer than this for it.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 pub(crate) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
@@ -84,6 +86,8 @@ impl Machine {
         match self.faults.note(fault) {
             Strike::Nothing => {}
             Strike::DropSockets => self.life().iter().for_each(|life| life.hub.drop_sockets()),
+            Strike::MuteSockets => self.life().iter().for_each(|life| life.hub.mute_sockets()),
+            Strike::EchoEvents(on) => self.life().iter().for_each(|life| life.hub.echo(on)),
             Strike::Blow(blow) => self.life().iter().for_each(|life| life.strike(blow)),
         }
     }
@@ -119,7 +123,7 @@ pub(crate) struct Life {
     pub(crate) hub: Hub,
     pub(crate) interrupt: Interrupt,
     pub(crate) cache: Mutex<NodeCache>,
-    worker_dead: AtomicBool,
+    worker_dead: watch::Sender<bool>,
     end: watch::Sender<Option<End>>,
 }
 
@@ -136,7 +140,7 @@ impl Life {
             hub: Hub::new(),
             interrupt: Interrupt::default(),
             cache: Mutex::default(),
-            worker_dead: AtomicBool::new(false),
+            worker_dead: watch::Sender::new(false),
             end: watch::Sender::new(None),
         });
         *machine.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&life);
@@ -173,13 +177,17 @@ impl Life {
             Blow::RestartEmpty { down_ms } => self.finish(End::Restarting { down_ms }),
             Blow::Hang => self.machine.faults.hang(),
             Blow::Freeze => self.machine.faults.freeze(),
-            Blow::WorkerDeath => self.worker_dead.store(true, Ordering::Relaxed),
+            Blow::WorkerDeath => {
+                self.worker_dead.send_replace(true);
+            }
         }
     }
 
     /// A named moment of the script. Does not return when the process or the worker dies here.
     pub(crate) async fn reach(&self, moment: Moment) {
         if let Some(blow) = self.machine.faults.reached(moment) {
+            // Sockets that fell silent never send what waits for them.
+            let _ = tokio::time::timeout(LAST_WORDS, self.hub.flushed()).await;
             self.strike(blow);
             if matches!(blow, Blow::Crash | Blow::RestartEmpty { .. }) {
                 pending::<()>().await;
@@ -190,15 +198,20 @@ impl Life {
     /// Where the worker can be stopped by a hang, a freeze or its own death.
     pub(crate) async fn checkpoint(&self) {
         self.machine.faults.progress_allowed().await;
-        if self.worker_dead.load(Ordering::Relaxed) {
+        if *self.worker_dead.borrow() {
             pending::<()>().await;
         }
         tokio::task::yield_now().await;
     }
 
+    /// Resolves when the worker has died.
+    pub(crate) async fn worker_died(&self) {
+        let _ = self.worker_dead.subscribe().wait_for(|dead| *dead).await;
+    }
+
     /// `PromptServer`'s worker thread ends, for the reasons of the real one.
     pub(crate) async fn die_silently(&self) {
-        self.worker_dead.store(true, Ordering::Relaxed);
+        self.worker_dead.send_replace(true);
         self.checkpoint().await;
     }
 

@@ -58,6 +58,9 @@ mod args {
         /// File to which every execution is appended before it starts.
         #[arg(long)]
         pub(super) oracle: Option<PathBuf>,
+        /// Folder of the stock page (`static` of comfyui-frontend-package), served as ComfyUI serves it.
+        #[arg(long, value_name = "DIR")]
+        pub(super) web_root: Option<PathBuf>,
     }
 }
 
@@ -101,6 +104,7 @@ fn config(args: args::Args) -> anyhow::Result<Config> {
         host: Some(Host::new(args.page_cache_mib)),
         oracle: args.oracle,
         crash_mode: CrashMode::AbortProcess,
+        web_root: args.web_root,
         ..Config::default()
     })
 }

@@ -14,6 +14,7 @@ mod request;
 mod upload;
 mod user;
 mod view;
+mod web;
 mod ws;
 
 use std::sync::Arc;
@@ -76,12 +77,13 @@ fn router(life: &App) -> Router {
         .merge(twins.clone())
         .nest("/api", twins)
         .merge(singles(life.machine.config.flavour))
-        .route("/api/", get(info::index))
-        .fallback(reply::unknown_path)
+        .route("/api/", get(web::index))
+        .fallback(web::file)
         .method_not_allowed_fallback(reply::unknown_path)
         .layer(middleware::from_fn(guard::origin))
         .layer(middleware::from_fn(guard::cache_control))
         .layer(middleware::from_fn_with_state(Arc::clone(life), guard::frozen))
+        .layer(middleware::from_fn_with_state(Arc::clone(life), guard::broken))
         .merge(custom_routes::router())
         .merge(emulator_routes::router())
         .with_state(Arc::clone(life))
@@ -111,7 +113,7 @@ fn twins() -> Router<App> {
         .route("/experiment/models", get(info::experiment_models))
         .route("/experiment/models/{folder}", get(info::experiment_models_in))
         .route("/experiment/models/preview/{folder}/{path_index}/{file}", get(info::model_preview))
-        .route("/extensions", get(info::extensions))
+        .route("/extensions", get(web::extensions))
         .route("/workflow_templates", get(info::empty_object))
         .route("/i18n", get(info::empty_object))
         .route("/users", get(user::users).post(user::add_user))
@@ -125,7 +127,7 @@ fn twins() -> Router<App> {
 /// Routes without a twin, or with a literal `/api`.
 fn singles(flavour: Flavour) -> Router<App> {
     let routes = Router::new()
-        .route("/", get(info::index))
+        .route("/", get(web::index))
         .route("/internal/logs", get(internal::logs))
         .route("/internal/logs/raw", get(internal::raw_logs))
         .route("/internal/logs/subscribe", patch(internal::subscribe))

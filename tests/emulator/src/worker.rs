@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError};
 use serde_json::json;
 
 use crate::{
-    control::fault::Moment,
+    control::{fault::Moment, oracle::Outcome},
     life::Life,
     queue::{Free, Item, Next},
 };
@@ -19,7 +19,12 @@ use execution::Execution;
 pub(crate) async fn work(life: Arc<Life>) {
     loop {
         life.checkpoint().await;
-        match life.queue.next(&life.hub).await {
+        let next = tokio::select! {
+            biased;
+            () = life.worker_died() => return,
+            next = life.queue.next(&life.hub) => next,
+        };
+        match next {
             Next::Free(free) => release(&life, free),
             Next::Run(item) => run(&life, item).await,
         }
@@ -32,6 +37,9 @@ async fn run(life: &Arc<Life>, item: Arc<Item>) {
     let mut execution = Execution::begin(Arc::clone(life), Arc::clone(&item));
     execution.run().await;
     let outcome = execution.outcome();
+    if outcome == Outcome::Success {
+        life.reach(Moment::Succeeded).await;
+    }
     let (order, entry) = (execution.order(), execution.into_history());
     life.queue.done(&item, entry, &life.hub);
     life.machine.oracle.ended(order, outcome);

@@ -1,6 +1,12 @@
 //! Instances fail in many ways; jobs do not notice, or are told why.
 
-use comfy_router_tests::{Client, Fleet, Router, Serve, kinds, plain, within};
+mod instance;
+mod killed;
+mod ledger;
+mod refusal;
+mod socket;
+
+use comfy_router_tests::{Client, Fleet, Http, Router, Run, Serve, kinds, plain, within};
 use comfyui_emulator::{Fault, Outcome};
 use serde_json::{Value, json};
 
@@ -88,23 +94,6 @@ async fn a_node_that_fails_is_told_to_the_client_and_not_tried_again() {
     assert_eq!(error.data()["node_id"], "1");
     assert_eq!(client.history(&id).await["status"]["status_str"], "error");
     assert_eq!(fleet.started(), 1);
-}
-
-#[tokio::test]
-async fn a_broken_socket_does_not_lose_the_end_of_a_job() {
-    let (fleet, _router, client) = two().await;
-    let (id, at) = held_job(&fleet, &client, 0x50c).await;
-    let control = fleet.control(at);
-    let before = control.sockets();
-    control.inject(Fault::DropSockets);
-    let reconnected = comfy_router_tests::eventually("the router is back", || {
-        let now = control.sockets();
-        std::future::ready((!now.is_empty() && now != before).then_some(now))
-    });
-    assert_ne!(reconnected.await, before, "under a fresh id");
-    fleet.open();
-    succeeds(&client, &id, 0x50c).await;
-    assert_eq!(fleet.started(), 1, "it was not started again");
 }
 
 #[tokio::test]

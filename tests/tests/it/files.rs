@@ -277,13 +277,13 @@ async fn a_file_that_breaks_off_at_its_instance_breaks_off_at_the_client() {
     let file = picture(&client, &id).await;
     let at = instance_of(&file);
     let whole = client.view(&file).await.ok();
-    fleet.control(at).inject(Fault::BreakFiles { count: 1 });
+    fleet.control(at).inject(Fault::BreakAnswers { path: "/view".into(), count: 1 });
     let broken = client.http.try_send(Method::GET, &path(&file), &[], "").await;
     let error = broken.expect_err("a part of a file is no whole answer");
     assert!(format!("{error:#}").contains("connection"), "{error:#}");
     assert_eq!(client.view(&file).await.ok().body, whole.body, "nothing of it was remembered");
     // The same on its way to another job: what came in part is not given to any instance.
-    fleet.control(at).inject(Fault::BreakFiles { count: 1 });
+    fleet.control(at).inject(Fault::BreakAnswers { path: "/view".into(), count: 1 });
     let folder = file["subfolder"].as_str().expect("text");
     let name = format!("{folder}/{} [output]", file["filename"].as_str().expect("text"));
     let refused = client.try_post(json!({ "prompt": loading(&name) })).await;

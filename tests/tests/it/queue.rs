@@ -103,6 +103,17 @@ async fn an_interrupt_with_an_id_ends_that_job_alone() {
 }
 
 #[tokio::test]
+async fn an_interrupt_with_the_id_of_a_waiting_job_takes_it_out_of_the_queue() {
+    let (fleet, _router, client) = one().await;
+    a_runs_and_bcd_wait(&fleet, &client).await;
+    client.http.post("/interrupt", &json!({ "prompt_id": "c" })).await.ok();
+    assert_eq!(client.queue().await, (vec!["a".to_owned()], vec!["b".to_owned(), "d".to_owned()]));
+    fleet.open();
+    client.all_done().await;
+    assert_eq!(fleet.started(), 3);
+}
+
+#[tokio::test]
 async fn an_interrupt_without_an_id_ends_what_runs_and_the_next_job_starts() {
     let (fleet, _router, client) = one().await;
     a_runs_and_bcd_wait(&fleet, &client).await;

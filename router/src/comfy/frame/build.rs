@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::Utf8Bytes;
-use crate::model::job::WallMs;
+use crate::model::job::{Job, JobOutcome, WallMs};
 
-fn event(kind: &str, data: Value) -> Utf8Bytes {
+pub fn event(kind: &str, data: Value) -> Utf8Bytes {
     Utf8Bytes::from(json!({"type": kind, "data": data}).to_string())
 }
 
@@ -24,10 +24,6 @@ pub fn feature_flags(flags: &Value) -> Utf8Bytes {
 
 pub fn execution_start(prompt_id: &str, at: WallMs) -> Utf8Bytes {
     event("execution_start", json!({"prompt_id": prompt_id, "timestamp": at}))
-}
-
-pub fn execution_success(prompt_id: &str, at: WallMs) -> Utf8Bytes {
-    event("execution_success", json!({"prompt_id": prompt_id, "timestamp": at}))
 }
 
 /// The last event of every job.
@@ -86,11 +82,37 @@ impl JobError {
     }
 }
 
-/// `data` of an interruption that no instance reports.
-pub fn interrupted_data(prompt_id: &str, at: WallMs) -> Value {
-    json!({"prompt_id": prompt_id, "node_id": "", "node_type": "", "executed": [], "timestamp": at})
+/// The event that ends a job whose end no instance tells: its kind and its data, which says what the router knows.
+pub fn end_of(job: &Job, end: &UntoldEnd<'_>, at: WallMs) -> (&'static str, Value) {
+    let (kind, retryable) = match end.outcome {
+        JobOutcome::Success => {
+            return ("execution_success", json!({"prompt_id": job.prompt_id, "timestamp": at}));
+        }
+        JobOutcome::Interrupted | JobOutcome::Cancelled => {
+            return ("execution_interrupted", interrupted_data(&job.prompt_id, at));
+        }
+        JobOutcome::TimedOut => ("comfy_router.TimedOut", false),
+        JobOutcome::Lost => ("comfy_router.Lost", true),
+        JobOutcome::Unknown => ("comfy_router.Unknown", true),
+        JobOutcome::Error => (JobError::REFUSED, false),
+    };
+    let mut data = JobError::new(kind, end.detail, end.node_errors).data(&job.prompt_id, at);
+    data["comfy_router"] = json!({"job": job.id, "attempt": end.attempt, "retryable": retryable});
+    ("execution_error", data)
 }
 
-pub fn execution_interrupted(prompt_id: &str, at: WallMs) -> Utf8Bytes {
-    event("execution_interrupted", interrupted_data(prompt_id, at))
+/// What is known of such an end.
+#[derive(Debug, Clone, Copy)]
+pub struct UntoldEnd<'a> {
+    pub outcome: JobOutcome,
+    /// The last attempt's number, if there was one.
+    pub attempt: Option<u32>,
+    pub detail: &'a str,
+    /// Of an instance's refusal, as JSON; empty when there is none.
+    pub node_errors: &'a str,
+}
+
+/// `data` of an interruption that no instance reports.
+fn interrupted_data(prompt_id: &str, at: WallMs) -> Value {
+    json!({"prompt_id": prompt_id, "node_id": "", "node_type": "", "executed": [], "timestamp": at})
 }

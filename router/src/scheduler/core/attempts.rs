@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
+
 use crate::clock::Tick;
+use crate::comfy::frame::{UntoldEnd, end_of};
 use crate::model::decision::{AttemptReport, Limits, ResultKind};
 use crate::model::event::{Event, History};
 use crate::model::id::JobId;
@@ -12,14 +15,19 @@ use crate::model::job::{Attempt, AttemptOutcome, JobOutcome};
 use super::super::input::{
     Action, Announcement, Closed, EndKind, Ending, InstanceChange, Reply, RequestId, Sighting, Target,
 };
-use super::{Core, Phase, Run, StopReason, Stopping, Then, clamp_ms};
+use super::{Core, Delivery, Phase, Run, StopReason, Stopping, Then, clamp_ms};
+
+/// What became of an attempt that is over is read from its instance; that never takes longer.
+const SETTLING_MS: u64 = 60_000;
 
 impl Run {
     pub(super) fn new(attempt: Attempt, instance: usize, now: Tick, limits: &Limits) -> Self {
         let mut run = Self {
             attempt,
             instance,
-            sent: false,
+            delivery: Delivery::Starting,
+            settling: None,
+            stuck_since: None,
             started: now,
             last_sign: now,
             nodes_done: 0,
@@ -50,29 +58,101 @@ impl Core {
         let now = self.now.tick;
         let Some(entry) = self.jobs.get_mut(&id) else { return };
         let Phase::Running(run) = &mut entry.phase else { return };
-        if run.attempt.number != number || !run.sent {
+        if run.attempt.number != number || run.delivery == Delivery::Starting {
             return;
         }
         match sighting {
-            Sighting::Dispatched => run.last_sign = now,
-            Sighting::Present => run.last_inspected = now,
+            Sighting::Dispatched => self.taken(id),
+            Sighting::NotDispatched { detail, blame } => {
+                let index = run.instance;
+                if blame {
+                    self.blame(index, &detail);
+                }
+                self.failed(id, AttemptOutcome::Dispatch, detail, None);
+            }
+            Sighting::DispatchUnknown { detail } => self.unsure(id, &detail),
             Sighting::Progress { nodes_done, node_percent } => {
+                run.delivery = Delivery::Taken;
                 run.last_sign = now;
                 run.stall_grace_ms = 0;
+                run.stuck_since = None;
                 run.nodes_done = run.nodes_done.max(nodes_done);
                 run.node_percent = node_percent;
             }
-            Sighting::DispatchUnknown { .. } => self.inspect(id),
-            Sighting::NotDispatched { detail } => self.failed(id, AttemptOutcome::Dispatch, detail, None),
-            Sighting::Absent => {
-                self.failed(id, AttemptOutcome::Lost, "the instance does not know it any more".into(), None);
-            }
+            Sighting::Over => run.settling = Some(now.after(SETTLING_MS)),
             Sighting::Ended(ending) => self.attempt_ended(id, ending),
+            // What an inspection says of an attempt whose end is being read is old.
+            Sighting::Present { .. } | Sighting::Absent if run.settling.is_some() => {}
+            Sighting::Present { stuck } => self.present(id, stuck),
+            Sighting::Absent => {
+                let (index, what) = (run.instance, "the instance does not know it any more");
+                // One that was told to stop before it began leaves no trace.
+                if run.stopping.is_none() {
+                    self.blame(index, what);
+                }
+                self.failed(id, AttemptOutcome::Lost, what.into(), None);
+            }
         }
+    }
+
+    /// The instance took the prompt.
+    fn taken(&mut self, id: JobId) {
+        let now = self.now.tick;
+        let Some(run) = self.run(id) else { return };
+        run.last_sign = now;
+        run.delivery = Delivery::Taken;
+        let (index, stopping) = (run.instance, run.stopping.is_some());
+        if stopping {
+            // The interrupt may have come before it.
+            self.send_interrupt(id);
+        }
+        // It went down while the answer was on its way here.
+        if !self.instances.get(index).is_some_and(|instance| instance.up) {
+            self.crashed(id, "it went down");
+        }
+    }
+
+    /// Nobody knows whether the instance took the prompt: it is asked, if it can be.
+    fn unsure(&mut self, id: JobId, detail: &str) {
+        let Some(run) = self.run(id) else { return };
+        if run.delivery == Delivery::Sending {
+            run.delivery = Delivery::Unsure;
+        }
+        let index = run.instance;
+        if self.instances.get(index).is_some_and(|instance| instance.up) {
+            return self.inspect(id);
+        }
+        self.crashed(id, detail);
+    }
+
+    /// The instance has it. One that waits there though nothing runs waits for a worker that is no more: prompts are
+    /// taken within moments.
+    fn present(&mut self, id: JobId, stuck: bool) {
+        let (now, patience_ms) = (self.now.tick, self.config.silence_ms);
+        let Some(run) = self.run(id) else { return };
+        run.last_inspected = now;
+        run.delivery = Delivery::Taken;
+        if !stuck {
+            run.stuck_since = None;
+            return;
+        }
+        let since = *run.stuck_since.get_or_insert(now);
+        if run.failing || now.since(since) < patience_ms {
+            return;
+        }
+        let (index, upstream) = (run.instance, run.attempt.upstream_id);
+        self.send_interrupt(id);
+        let what = "its worker takes no prompts";
+        if let Some(instance) = self.instances.get_mut(index) {
+            instance.gave_up(upstream);
+        }
+        self.quarantine(index, what.into());
+        self.failed(id, AttemptOutcome::Lost, format!("the instance does not run it: {what}"), None);
     }
 
     fn attempt_ended(&mut self, id: JobId, ending: Ending) {
         let stopping = self.run(id).and_then(|run| run.stopping.clone());
+        self.worked(id);
         match (ending.kind, stopping) {
             (EndKind::Success, _) => {
                 self.learn(id, &ending);
@@ -184,10 +264,24 @@ impl Core {
         let entry = self.jobs.get_mut(&id).expect("looked up above");
         entry.phase = Phase::Ending;
         let mut events = std::mem::take(&mut self.records);
-        let history = history.unwrap_or_default();
+        let mut history = history.unwrap_or_default();
+        if history.status.is_empty() && outcome != JobOutcome::Cancelled {
+            history.status = self.untold_status(id, outcome, &detail, &history.node_errors);
+        }
         let node_errors = history.node_errors.clone();
         events.push(Event::JobEnded { job: id, outcome, at: self.now.wall, history });
         self.commit(Then::End { job: id, outcome, detail, node_errors }, events);
+    }
+
+    /// What history says of a job whose end no instance told.
+    fn untold_status(&self, id: JobId, outcome: JobOutcome, detail: &str, node_errors: &str) -> String {
+        let entry = &self.jobs[&id];
+        let attempt = entry.last_attempt.as_ref().map(|attempt| attempt.number);
+        let untold = UntoldEnd { outcome, attempt, detail, node_errors };
+        let (kind, data) = end_of(&entry.job, &untold, self.now.wall);
+        let success = outcome == JobOutcome::Success;
+        let word = if success { "success" } else { "error" };
+        json!({"status_str": word, "completed": success, "messages": [[kind, data]]}).to_string()
     }
 
     /// The end is durable: tell the client.
@@ -251,7 +345,8 @@ impl Core {
         let now = self.now.tick;
         let Some(entry) = self.jobs.get_mut(&id) else { return };
         let Phase::Running(run) = &mut entry.phase else { return };
-        if run.sent && self.instances.get(run.instance).is_some_and(|i| i.up) {
+        let there = matches!(run.delivery, Delivery::Unsure | Delivery::Taken) && run.settling.is_none();
+        if there && self.instances.get(run.instance).is_some_and(|i| i.up) {
             run.last_inspected = now;
             self.out.push(Action::Inspect { job: entry.job.clone(), attempt: run.attempt.clone() });
         }
@@ -276,14 +371,16 @@ impl Core {
             return true;
         }
         run.stopping = Some(Stopping { why, until });
-        if run.sent {
-            let action = Action::Interrupt {
-                instance: run.attempt.instance.clone(),
-                upstream: run.attempt.upstream_id,
-            };
-            self.out.push(action);
+        if run.delivery != Delivery::Starting {
+            self.send_interrupt(id);
         }
         true
+    }
+
+    fn send_interrupt(&mut self, id: JobId) {
+        let Some(run) = self.run(id) else { return };
+        let (instance, upstream) = (run.attempt.instance.clone(), run.attempt.upstream_id);
+        self.out.push(Action::Interrupt { instance, upstream });
     }
 
     pub(super) fn instance_changed(&mut self, index: usize, change: InstanceChange) {
@@ -294,12 +391,16 @@ impl Core {
                 instance.up = true;
                 instance.can = can;
                 instance.idle_since = instance.live.is_empty().then_some(now);
+                self.returned(index);
                 self.inspect_all(index);
             }
             InstanceChange::Capabilities(can) => instance.can = can,
             InstanceChange::Devices(devices) => instance.devices = Arc::new(devices),
             InstanceChange::Foreign { running, pending } => instance.foreign = (running, pending),
-            InstanceChange::Resync => self.inspect_all(index),
+            InstanceChange::Linked(linked) => {
+                instance.linked = linked;
+                self.inspect_all(index);
+            }
             InstanceChange::ZombieGone(upstream) => self.zombie_gone(index, upstream),
             InstanceChange::Down { reason } => self.instance_down(index, &reason),
         }
@@ -314,17 +415,39 @@ impl Core {
 
     fn instance_down(&mut self, index: usize, reason: &str) {
         let instance = &mut self.instances[index];
-        instance.up = false;
+        (instance.up, instance.linked) = (false, false);
         instance.foreign = (0, 0);
-        instance.zombies.clear();
         instance.unloaded();
         let jobs: Vec<JobId> = instance.live.iter().map(|live| live.job).collect();
         for id in jobs {
-            // One that is not sent yet is settled when its start is durable.
-            if self.run(id).is_some_and(|run| run.sent) {
-                self.failed(id, AttemptOutcome::Crash, format!("its instance went down: {reason}"), None);
+            // One that is not sent yet is settled when its start is durable, one that is being sent when that is done,
+            // and one that is over by what its events said.
+            let there = |run: &mut Run| matches!(run.delivery, Delivery::Unsure | Delivery::Taken);
+            if self.run(id).is_some_and(|run| there(run) && run.settling.is_none()) {
+                self.crashed(id, reason);
             }
         }
+    }
+
+    /// Its instance went down under it, or under the answer to it. The process may be gone, or only be silent: then the
+    /// attempt may still be there when it comes back.
+    fn crashed(&mut self, id: JobId, reason: &str) {
+        let Some(run) = self.run(id) else { return };
+        if run.failing {
+            return;
+        }
+        let (index, upstream, taken) =
+            (run.instance, run.attempt.upstream_id, run.delivery == Delivery::Taken);
+        if let Some(instance) = self.instances.get_mut(index) {
+            instance.gave_up(upstream);
+        }
+        self.blame(index, reason);
+        if taken {
+            let detail = format!("its instance went down: {reason}");
+            return self.failed(id, AttemptOutcome::Crash, detail, None);
+        }
+        let detail = format!("its instance went down, perhaps before it had the prompt: {reason}");
+        self.failed(id, AttemptOutcome::Unknown, detail, None);
     }
 
     pub(super) fn confirm_stop(&mut self, id: JobId) {
@@ -336,8 +459,8 @@ impl Core {
 
 /// Does the outcome speak against the instance?
 fn is_the_instances(outcome: &AttemptOutcome) -> bool {
-    use AttemptOutcome::{Crash, Dispatch, Lost, OutOfMemory, TimedOut};
-    matches!(outcome, Crash | Lost | Dispatch | OutOfMemory | TimedOut)
+    use AttemptOutcome::{Crash, Dispatch, Lost, OutOfMemory, TimedOut, Unknown};
+    matches!(outcome, Crash | Lost | Unknown | Dispatch | OutOfMemory | TimedOut)
 }
 
 fn result_kind(outcome: &AttemptOutcome) -> ResultKind {
@@ -348,6 +471,8 @@ fn result_kind(outcome: &AttemptOutcome) -> ResultKind {
         }
         AttemptOutcome::Interrupted | AttemptOutcome::Preempted => ResultKind::Cancelled,
         AttemptOutcome::TimedOut => ResultKind::TimedOut,
-        AttemptOutcome::Crash | AttemptOutcome::Lost | AttemptOutcome::Dispatch => ResultKind::Lost,
+        AttemptOutcome::Crash | AttemptOutcome::Lost | AttemptOutcome::Unknown | AttemptOutcome::Dispatch => {
+            ResultKind::Lost
+        }
     }
 }

@@ -6,7 +6,7 @@ use crate::model::id::{JobId, UpstreamId};
 use crate::model::job::JobOutcome;
 
 use super::super::input::Action;
-use super::{Asked, Core, Phase, StopReason, clamp_ms};
+use super::{Asked, Core, Delivery, Phase, StopReason, clamp_ms};
 
 /// An extension is at least this long, so that a policy that says "1 ms" does not make the router spin.
 const LEAST_EXTENSION_MS: u32 = 1_000;
@@ -19,6 +19,7 @@ impl Core {
             self.check_running(id);
         }
         self.check_zombies();
+        self.care();
     }
 
     /// Ask now and then whether attempts that were given up still occupy their instances.
@@ -55,9 +56,10 @@ impl Core {
     fn check_running(&mut self, id: JobId) {
         let now = self.now.tick;
         let silence_ms = self.config.silence_ms;
-        let Some(entry) = self.jobs.get(&id) else { return };
-        let Phase::Running(run) = &entry.phase else { return };
-        if !run.sent || run.failing {
+        let Some(entry) = self.jobs.get_mut(&id) else { return };
+        let Phase::Running(run) = &mut entry.phase else { return };
+        run.settling = run.settling.filter(|until| now < *until);
+        if run.delivery == Delivery::Starting || run.failing || run.settling.is_some() {
             return;
         }
         if let Some(stopping) = &run.stopping {
@@ -141,12 +143,16 @@ impl Core {
     }
 
     /// The instance did not confirm the interrupt in time. The attempt is over for the router; what still runs there
-    /// keeps its slot until the instance is seen without it, and a late result is fenced off.
+    /// keeps its slot until the instance is seen without it, and a late result is fenced off. Freeing its memory is what
+    /// a worker that comes back does first.
     fn give_up(&mut self, id: JobId) {
         let Some(run) = self.run(id) else { return };
-        let (instance, upstream) = (run.instance, run.attempt.upstream_id);
-        if let Some(instance) = self.instances.get_mut(instance) {
-            instance.zombies.push(upstream);
+        let (index, upstream) = (run.instance, run.attempt.upstream_id);
+        if let Some(instance) = self.instances.get_mut(index) {
+            instance.gave_up(upstream);
+            self.free(index, true);
+            let seconds = self.config.interrupt_grace_ms / 1_000;
+            self.quarantine(index, format!("it did not confirm an interrupt within {seconds} s"));
         }
         self.confirm_stop(id);
     }

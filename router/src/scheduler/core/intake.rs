@@ -10,7 +10,7 @@ use crate::model::job::{Attempt, Job, JobOutcome, Number};
 use crate::model::view::Load;
 
 use super::super::input::{Action, Refusal, Reply, RequestId, Scope, Sighting};
-use super::{Asked, Core, Entry, Phase, Run, Then, job_view};
+use super::{Asked, Core, Delivery, Entry, Phase, Run, Then, job_view};
 
 impl Core {
     pub(super) fn submit(&mut self, request: RequestId, mut job: Box<Job>) {
@@ -164,6 +164,8 @@ impl Core {
             attempts: 0,
             last_attempt: None,
             avoid: None,
+            ran_out: false,
+            outgrew_mib: None,
             held_ms: 0,
             held_since: None,
         };
@@ -286,10 +288,10 @@ impl Core {
         }
         let entry = self.jobs.get_mut(&id).expect("just registered");
         let run = Run::new(attempt, index.unwrap_or(usize::MAX), now, &entry.limits);
-        entry.phase = Phase::Running(Box::new(Run { sent: true, ..run }));
+        entry.phase = Phase::Running(Box::new(Run { delivery: Delivery::Unsure, ..run }));
         if index.is_none() {
             let detail = "its instance is no longer configured".to_owned();
-            self.sighted(id, number, Sighting::NotDispatched { detail });
+            self.sighted(id, number, Sighting::NotDispatched { detail, blame: false });
         }
     }
 }

@@ -14,8 +14,8 @@ impl Core {
     pub(super) fn place(&mut self) {
         let (entries, instances) = (&self.jobs, &self.instances);
         let fits = |id: JobId| {
-            let needs = &entries[&id].job.needs;
-            instances.iter().any(|i| i.free_slots() > 0 && i.can.meets(needs))
+            let entry = &entries[&id];
+            instances.iter().any(|i| i.free_slots() > 0 && entry.may_run_on(i))
         };
         let jobs = self.queue.first(self.now.tick, self.config.window, fits);
         if jobs.is_empty() {
@@ -74,6 +74,6 @@ impl Core {
 
     fn could_start(&self, id: JobId, index: usize) -> bool {
         let instance = &self.instances[index];
-        instance.free_slots() > 0 && instance.can.meets(&self.jobs[&id].job.needs)
+        instance.free_slots() > 0 && self.jobs[&id].may_run_on(instance)
     }
 }

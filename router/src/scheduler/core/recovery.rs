@@ -7,7 +7,7 @@ use crate::model::id::JobId;
 use crate::model::job::{AttemptOutcome, JobOutcome};
 
 use super::super::input::{Action, Ending};
-use super::{Asked, Core, Phase, StopReason, Then};
+use super::{Asked, Core, Instance, Phase, StopReason, Then};
 
 /// A retry's delay is clamped to this.
 const MAX_DELAY_MS: u32 = 600_000;
@@ -54,8 +54,11 @@ impl Core {
     ) {
         let spent = self.jobs.get(&id).is_some_and(|entry| entry.attempts >= self.config.max_attempts);
         let stopped = self.run(id).and_then(|run| run.stopping.clone());
+        let hopeless = outcome == AttemptOutcome::OutOfMemory && !self.finds_more_memory(id, &decision);
         match decision {
-            RecoveryDecision::Retry { delay_ms, avoid_instance } if !spent && stopped.is_none() => {
+            RecoveryDecision::Retry { delay_ms, avoid_instance }
+                if !spent && !hopeless && stopped.is_none() =>
+            {
                 self.remember(records, Some(id), Some("queued again".into()));
                 let avoid = self.run(id).map(|run| run.instance).filter(|_| avoid_instance);
                 if let Some(entry) = self.jobs.get_mut(&id) {
@@ -63,14 +66,33 @@ impl Core {
                 }
                 self.requeue(id, outcome, &detail, delay_ms.min(MAX_DELAY_MS));
             }
-            _ => {
-                let did = if spent { "ended the job: its attempts are spent" } else { "ended the job" };
+            decision => {
+                let retry = matches!(decision, RecoveryDecision::Retry { .. });
+                let did = match (spent, hopeless && retry) {
+                    (true, _) => "ended the job: its attempts are spent",
+                    (false, true) => "ended the job: no instance has more memory",
+                    (false, false) => "ended the job",
+                };
                 self.remember(records, Some(id), Some(did.into()));
                 let job = job_outcome(&outcome);
                 let ending = ending.map_or_else(|| no_ending(detail), |e| *e);
                 self.end_attempt(id, outcome, job, ending);
             }
         }
+    }
+
+    /// A job that ran out of memory is tried once more on an instance with more of it; where that is not known, on any
+    /// other. A policy that wants the same instance again has freed some, and its word holds.
+    fn finds_more_memory(&mut self, id: JobId, decision: &RecoveryDecision) -> bool {
+        let RecoveryDecision::Retry { avoid_instance: true, .. } = decision else { return true };
+        let Some(index) = self.run(id).map(|run| run.instance) else { return false };
+        let mib = self.instances.get(index).and_then(Instance::vram_mib);
+        let Some(entry) = self.jobs.get_mut(&id) else { return false };
+        let second = std::mem::replace(&mut entry.ran_out, true);
+        entry.outgrew_mib = mib;
+        let entry = &self.jobs[&id];
+        let other = |(i, instance): (usize, &Instance)| i != index && entry.may_run_on(instance);
+        !second && self.instances.iter().enumerate().any(other)
     }
 
     /// Close the attempt and, once that is durable, let the job wait again.
@@ -126,5 +148,6 @@ fn job_outcome(outcome: &AttemptOutcome) -> JobOutcome {
         AttemptOutcome::Interrupted | AttemptOutcome::Preempted => JobOutcome::Interrupted,
         AttemptOutcome::TimedOut => JobOutcome::TimedOut,
         AttemptOutcome::Crash | AttemptOutcome::Lost | AttemptOutcome::Dispatch => JobOutcome::Lost,
+        AttemptOutcome::Unknown => JobOutcome::Unknown,
     }
 }

@@ -5,8 +5,8 @@ use crate::model::event::Event;
 use crate::model::id::{JobId, UpstreamId};
 use crate::model::job::{Attempt, JobOutcome};
 
-use super::super::input::Action;
-use super::{Asked, Core, Phase, Run, Then, clamp_ms};
+use super::super::input::{Action, NotStored};
+use super::{Asked, Core, Delivery, Entry, Instance, Phase, Run, Then, clamp_ms};
 
 /// After a route answer that led nowhere, ask again after this long at the latest.
 const RECONSIDER_MS: u64 = 250;
@@ -25,8 +25,8 @@ impl Core {
         }
         let (jobs, instances) = (&self.jobs, &self.instances);
         let fits = |id: JobId| {
-            let needs = &jobs[&id].job.needs;
-            instances.iter().any(|i| i.free_slots() > 0 && i.can.meets(needs))
+            let entry = &jobs[&id];
+            instances.iter().any(|i| i.free_slots() > 0 && entry.may_run_on(i))
         };
         let Some(row) = self.queue.best(self.now.tick, fits) else { return };
         let entry = &self.jobs[&row.id];
@@ -44,9 +44,8 @@ impl Core {
     /// Instances that serve and have everything the job needs; the one to avoid only if there is no other.
     pub(super) fn eligible(&self, id: JobId) -> Vec<usize> {
         let entry = &self.jobs[&id];
-        let needs = &entry.job.needs;
         let mut rows: Vec<usize> = (0..self.instances.len())
-            .filter(|&i| self.instances[i].serves() && self.instances[i].can.meets(needs))
+            .filter(|&i| self.instances[i].serves() && entry.may_run_on(&self.instances[i]))
             .collect();
         if let Some(avoid) = entry.avoid {
             let others_free = rows.iter().any(|&i| i != avoid);
@@ -78,7 +77,7 @@ impl Core {
             Route::Ranked(ranked) => {
                 let usable = |&&row: &&u32| {
                     let instance = &self.instances[rows[row as usize]];
-                    instance.free_slots() > 0 && instance.can.meets(&self.jobs[&id].job.needs)
+                    instance.free_slots() > 0 && self.jobs[&id].may_run_on(instance)
                 };
                 match ranked.iter().find(usable) {
                     Some(&row) => self.start(id, rows[row as usize], records),
@@ -168,14 +167,18 @@ impl Core {
         if !self.instances[run.instance].up {
             return self.unsent(id, "its instance went down before it was sent");
         }
-        run.sent = true;
+        run.delivery = Delivery::Sending;
         run.restart_clocks(now, &entry.limits);
         self.out.push(Action::Dispatch { job: entry.job.clone(), attempt: run.attempt.clone() });
         self.status();
     }
 
     /// The ledger did not take the attempt: nothing was sent, the job waits on.
-    pub(super) fn not_started(&mut self, id: JobId) {
+    pub(super) fn not_started(&mut self, id: JobId, why: NotStored) {
+        if why == NotStored::Doubtful {
+            // If it is there, it must not stay open; its number is not used again.
+            return self.unsent(id, "its start may not have been stored");
+        }
         let Some(run) = self.take_run(id) else { return };
         let entry = self.jobs.get_mut(&id).expect("it had a run");
         entry.attempts -= 1;
@@ -185,11 +188,24 @@ impl Core {
             t.running -= 1;
             t.queued += 1;
         });
+        if why == NotStored::Contradicts {
+            // An earlier end was stored although the ledger could not say so.
+            self.recount(id, |t| t.queued -= 1);
+            self.forget(id);
+            return self.status();
+        }
         self.enqueue(id, self.now.tick.after(1000));
     }
 
     /// How long the attempt has run, for reports.
     pub(super) fn ran_ms(&self, run: &Run) -> u32 {
         clamp_ms(self.now.tick.since(run.started))
+    }
+}
+
+impl Entry {
+    /// Has the instance what the job needs, as far as that is known?
+    pub(super) fn may_run_on(&self, instance: &Instance) -> bool {
+        instance.can.meets(&self.job.needs) && self.outgrew_mib.is_none_or(|mib| instance.is_larger_than(mib))
     }
 }

@@ -1,5 +1,6 @@
 //! The core against a world that does things in any order, and the flows one by one.
 
+mod failover;
 mod flows;
 mod invariants;
 mod world;

@@ -2,7 +2,7 @@
 
 use crate::clock::Tick;
 use crate::model::decision::{Act, DecisionRecord, Limits, Order, Priority, Question};
-use crate::model::id::{JobId, UpstreamId};
+use crate::model::id::JobId;
 use crate::model::view::GpuView;
 
 use super::super::input::Action;
@@ -56,7 +56,7 @@ impl Core {
             Act::Drain => instance.drained_by.policy = true,
             Act::Resume => instance.drained_by.policy = false,
             Act::CapSlots(slots) => instance.cap = Some(slots),
-            Act::Restart => return format!("{name}: not supervised, cannot be restarted"),
+            Act::Restart => return format!("{name}: {}", self.restart_for_policy(index, &order.reason)),
             Act::FreeModels => self.free(index, false),
             Act::FreeMemory => self.free(index, true),
             Act::Interrupt { requeue } => self.preempt(index, requeue),
@@ -71,6 +71,7 @@ impl Core {
             Act::Drain => instance.drained_by.operator = true,
             // An operator's word ends a policy's drain too; the policy may say so again.
             Act::Resume => instance.drained_by = Default::default(),
+            Act::Restart => self.restart_for_operator(index),
             act => {
                 let order = Order { instance: index as u32, act, reason: String::new() };
                 self.obey(&order);
@@ -79,7 +80,7 @@ impl Core {
         self.queue.unhold(self.now.tick);
     }
 
-    fn free(&mut self, index: usize, free_memory: bool) {
+    pub(super) fn free(&mut self, index: usize, free_memory: bool) {
         let instance = &mut self.instances[index];
         instance.unloaded();
         if free_memory {
@@ -148,14 +149,6 @@ impl Core {
             row.priority = priority;
             row.deadline = deadline;
         }
-    }
-
-    /// The instance no longer has this attempt that was given up.
-    pub(super) fn zombie_gone(&mut self, index: usize, upstream: UpstreamId) {
-        if let Some(instance) = self.instances.get_mut(index) {
-            instance.zombies.retain(|zombie| *zombie != upstream);
-        }
-        self.queue.unhold(self.now.tick);
     }
 }
 

@@ -21,6 +21,8 @@ pub enum Moment {
     AfterNodes(u64),
     /// The first `executed` of the execution was sent.
     Executed,
+    /// `execution_success` was sent, history is not written.
+    Succeeded,
     /// History is written and `executing {node: null}` was sent.
     Ended,
 }
@@ -75,12 +77,20 @@ pub enum Fault {
         count: u32,
         ms: u64,
     },
-    /// The next `count` files from `/view` end in their middle, with the connection.
-    BreakFiles {
+    /// The next `count` answers at this path (written without `/api`) break off after half of their body.
+    BreakAnswers {
+        path: String,
+        #[serde(default = "one_execution")]
         count: u32,
     },
     /// All websockets break off without a close frame.
     DropSockets,
+    /// All websockets that are open now fall silent for ever and stay open: nothing is sent on them, nothing is answered.
+    MuteSockets,
+    /// Every event to a client is followed by a repetition of the one before it.
+    EchoEvents {
+        on: bool,
+    },
     /// The next `count` executions run out of GPU memory at their sampler, or at their first node.
     OutOfMemory {
         #[serde(default = "one_execution")]
@@ -136,8 +146,8 @@ struct State {
     failures: Vec<Failure>,
     fail_posts: (u32, u16),
     delay_posts: (u32, u64),
-    break_files: u32,
     slow: (f64, u64),
+    break_answers: Vec<(String, u32)>,
 }
 
 impl Default for State {
@@ -147,8 +157,8 @@ impl Default for State {
             failures: Vec::new(),
             fail_posts: (0, 500),
             delay_posts: (0, 0),
-            break_files: 0,
             slow: (1.0, 0),
+            break_answers: Vec::new(),
         }
     }
 }
@@ -159,6 +169,8 @@ pub(crate) enum Strike {
     Nothing,
     Blow(Blow),
     DropSockets,
+    MuteSockets,
+    EchoEvents(bool),
 }
 
 impl Faults {
@@ -174,6 +186,8 @@ impl Faults {
             Fault::Freeze { at } => self.arm(at, Blow::Freeze),
             Fault::WorkerDeath { at } => self.arm(at, Blow::WorkerDeath),
             Fault::DropSockets => Strike::DropSockets,
+            Fault::MuteSockets => Strike::MuteSockets,
+            Fault::EchoEvents { on } => Strike::EchoEvents(on),
             other => {
                 self.set(other);
                 Strike::Nothing
@@ -191,8 +205,8 @@ impl Faults {
             }
             Fault::Slow { factor, extra_ms } => state.slow = (factor, extra_ms),
             Fault::FailPosts { count, status } => state.fail_posts = (count, status),
-            Fault::BreakFiles { count } => state.break_files = count,
             Fault::DelayPosts { count, ms } => state.delay_posts = (count, ms),
+            Fault::BreakAnswers { path, count } => state.break_answers.push((path, count)),
             Fault::OutOfMemory { count } => state.failures.extend(repeat(Failure::OutOfMemory, count)),
             Fault::NodeError { message, count } => {
                 state.failures.extend(repeat(Failure::Error(message), count))
@@ -216,6 +230,11 @@ impl Faults {
         Some(state.armed.remove(at).1)
     }
 
+    /// Forgets the blows that have not struck.
+    pub(crate) fn disarm(&self) {
+        self.lock().armed.clear();
+    }
+
     pub(crate) fn take_failure(&self) -> Option<Failure> {
         let mut state = self.lock();
         if state.failures.is_empty() { None } else { Some(state.failures.remove(0)) }
@@ -235,11 +254,16 @@ impl Faults {
         (count > 0).then_some(ms)
     }
 
-    pub(crate) fn take_broken_file(&self) -> bool {
+    /// Does the answer at this path break off?
+    pub(crate) fn take_broken_answer(&self, path: &str) -> bool {
         let mut state = self.lock();
-        let breaks = state.break_files > 0;
-        state.break_files = state.break_files.saturating_sub(1);
-        breaks
+        let path = path.strip_prefix("/api").unwrap_or(path);
+        let Some((_, count)) = state.break_answers.iter_mut().find(|(at, count)| at == path && *count > 0)
+        else {
+            return false;
+        };
+        *count -= 1;
+        true
     }
 
     pub(crate) fn slow(&self) -> (f64, u64) {

@@ -11,8 +11,6 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header},
 };
 
-use futures_util::{StreamExt, stream};
-
 use super::reply::{self, Reply};
 
 pub(super) fn file(path: &Path, headers: &HeaderMap, careless: bool) -> Reply {
@@ -69,25 +67,6 @@ pub(super) fn content_type(name: &str, careless: bool) -> &'static str {
         "txt" => "text/plain",
         _ => "application/octet-stream",
     }
-}
-
-/// Ends in the middle, with the connection.
-pub(super) fn broken(reply: Reply) -> Reply {
-    let (mut head, body) = reply.into_parts();
-    let length = hyper::body::Body::size_hint(&body).exact().unwrap_or(0);
-    head.headers.insert(header::CONTENT_LENGTH, length.into());
-    let mut left = usize::try_from(length / 2).unwrap_or(0);
-    let half = body.into_data_stream().map(move |piece| {
-        let mut piece = piece.map_err(std::io::Error::other)?;
-        if left == 0 {
-            return Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
-        }
-        piece.truncate(left);
-        left -= piece.len();
-        Ok(piece)
-    });
-    let end = stream::once(async { Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset)) });
-    Response::from_parts(head, Body::from_stream(half.chain(end)))
 }
 
 struct Validators {

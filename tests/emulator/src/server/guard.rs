@@ -1,12 +1,14 @@
 //! ComfyUI's middlewares: the origin check and cache control; and the scripted freeze before both.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use axum::{
+    body::Body,
     extract::{Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     middleware::Next,
 };
+use futures_util::{StreamExt, stream};
 
 use super::{
     App,
@@ -20,6 +22,26 @@ pub(super) async fn frozen(State(life): State<App>, request: Request, next: Next
     let server = HeaderValue::from_static("Python/3.11 aiohttp/3.14.5");
     reply.headers_mut().entry(header::SERVER).or_insert(server);
     reply
+}
+
+/// The scripted break-off: the head promises the whole body, half of it comes.
+pub(super) async fn broken(State(life): State<App>, request: Request, next: Next) -> Reply {
+    let breaks =
+        request.method() != Method::HEAD && life.machine.faults.take_broken_answer(request.uri().path());
+    let reply = next.run(request).await;
+    if !breaks {
+        return reply;
+    }
+    let (mut parts, body) = reply.into_parts();
+    let whole = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len()));
+    let half = stream::iter([Ok(whole.slice(..whole.len() / 2))]);
+    // What was written leaves before the connection does.
+    let end = stream::once(async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Err(std::io::Error::other("scripted break-off"))
+    });
+    Reply::from_parts(parts, Body::from_stream(half.chain(end)))
 }
 
 /// Refuses a page of another origin when the server is asked as a loopback host.

@@ -2,8 +2,7 @@
 
 use axum::{
     extract::{Path, State},
-    http::{StatusCode, header},
-    response::IntoResponse,
+    http::StatusCode,
 };
 use serde_json::{Map, Value, json};
 
@@ -19,18 +18,6 @@ use crate::{
 
 const MIB: u64 = 1 << 20;
 const RAM_TOTAL: u64 = 64 << 30;
-
-pub(super) async fn index() -> Reply {
-    let headers = [
-        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        (header::CACHE_CONTROL, "no-cache"),
-        (header::PRAGMA, "no-cache"),
-        (header::EXPIRES, "0"),
-    ];
-    let page =
-        "<!doctype html><html><head><title>ComfyUI</title></head><body>emulated ComfyUI</body></html>\n";
-    (headers, page).into_response()
-}
 
 pub(super) async fn object_info(State(life): State<App>) -> Reply {
     let machine = &life.machine;
@@ -167,10 +154,6 @@ pub(super) async fn model_preview(
 /// No emulated model file has a safetensors header.
 pub(super) async fn view_metadata() -> Reply {
     reply::empty(StatusCode::NOT_FOUND)
-}
-
-pub(super) async fn extensions() -> Reply {
-    reply::json(&["/extensions/core/clipspace.js"])
 }
 
 pub(super) async fn empty_object() -> Reply {

@@ -2,7 +2,7 @@
 
 use axum::{
     extract::{Query, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::IntoResponse,
 };
 use indexmap::IndexMap;
@@ -19,7 +19,6 @@ use crate::{
 pub(super) async fn view(
     State(life): State<App>,
     Query(query): Query<IndexMap<String, String>>,
-    method: Method,
     headers: HeaderMap,
 ) -> Reply {
     let text = |key: &str| query.get(key).map(String::as_str);
@@ -47,9 +46,6 @@ pub(super) async fn view(
         (None, "a") => encoded(picture(), |picture| ("image/png", picture.png(Channels::Alpha, &[]))),
         (None, _) => files::file(&path, &headers, life.machine.config.careless),
     };
-    if method == Method::GET && reply.status().is_success() && life.machine.faults.take_broken_file() {
-        reply = files::broken(reply);
-    }
     if reply.status().is_success() {
         files::set(&mut reply, header::CONTENT_DISPOSITION, &format!("filename=\"{base}\""));
     }

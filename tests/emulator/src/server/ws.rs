@@ -29,8 +29,9 @@ pub(super) async fn connect(
 }
 
 async fn serve(life: App, sid: String, socket: WebSocket) {
-    let mut drops = life.hub.drops();
+    let (mut drops, mut mutes) = (life.hub.drops(), life.hub.mutes());
     drops.mark_unchanged();
+    mutes.mark_unchanged();
     let remaining = life.queue.remaining();
     let mut inbox = life.hub.join(&sid, remaining);
     let (mut sink, mut stream) = socket.split();
@@ -38,7 +39,9 @@ async fn serve(life: App, sid: String, socket: WebSocket) {
     let writer = async {
         while let Some(message) = inbox.recv().await {
             faults.answers_allowed().await;
-            if sink.send(message).await.is_err() {
+            let sent = sink.send(message).await;
+            life.hub.sent();
+            if sent.is_err() {
                 break;
             }
         }
@@ -59,8 +62,14 @@ async fn serve(life: App, sid: String, socket: WebSocket) {
         () = reader => {}
         _ = life.ended() => {}
         _ = drops.changed() => {}
+        _ = mutes.changed() => {
+            life.ended().await;
+        }
     }
     life.hub.leave(&sid);
+    while inbox.try_recv().is_ok() {
+        life.hub.sent();
+    }
 }
 
 /// Only the first valid JSON object can be the feature flags; everything else is ignored.

@@ -21,7 +21,9 @@ enum Happening {
     Clear,
     LedgerFails(bool),
     PolicyChanged { places: bool },
-    Resync { index: usize },
+    Link { index: usize, up: bool },
+    Unsure(Option<bool>),
+    Operate { index: usize, act: Act },
     Order { index: u32, act: Act },
 }
 
@@ -47,7 +49,9 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(Clear),
         1 => any::<bool>().prop_map(LedgerFails),
         1 => any::<bool>().prop_map(|places| PolicyChanged { places }),
-        1 => (0..3usize).prop_map(|index| Resync { index }),
+        2 => (0..3usize, any::<bool>()).prop_map(|(index, up)| Link { index, up }),
+        1 => any::<Option<bool>>().prop_map(Unsure),
+        1 => (0..3usize, act.clone()).prop_map(|(index, act)| Operate { index, act }),
         1 => (0..4u32, act).prop_map(|(index, act)| Order { index, act }),
     ]
 }
@@ -86,9 +90,9 @@ fn happen(world: &mut World, ids: &mut Vec<String>, happening: Happening) {
         }
         Happening::LedgerFails(fails) => world.ledger_fails = fails,
         Happening::PolicyChanged { places } => world.input(Input::PolicyChanged { places }),
-        Happening::Resync { index } => {
-            world.input(Input::Instance { index, change: InstanceChange::Resync });
-        }
+        Happening::Link { index, up } => world.link(index, up),
+        Happening::Unsure(unsure) => world.unsure = unsure,
+        Happening::Operate { index, act } => world.input(Input::Operate { index, act }),
         Happening::Order { index, act } => {
             world.answers.orders.push(Order { instance: index, act, reason: String::new() });
         }
@@ -124,6 +128,7 @@ fn fickle(world: &mut World, seed: u64) {
 /// With everything working again, every job must come to its end.
 fn calm_down(world: &mut World) {
     world.ledger_fails = false;
+    world.unsure = None;
     world.answers.orders.clear();
     for index in 0..3 {
         world.up(index);

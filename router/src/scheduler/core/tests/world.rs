@@ -56,6 +56,14 @@ pub(super) struct World {
     pub(super) replies: HashMap<RequestId, Reply>,
     pub(super) announced: Vec<Announcement>,
     pub(super) ledger_fails: bool,
+    pub(super) not_stored: NotStored,
+    /// Nobody learns what came of the next dispatches; true: they arrive all the same.
+    pub(super) unsure: Option<bool>,
+    /// Which instances answer.
+    alive: Vec<bool>,
+    pub(super) told: Vec<(InstanceId, News)>,
+    pub(super) restarts: Vec<InstanceId>,
+    pub(super) freed: Vec<InstanceId>,
     requests: RequestId,
 }
 
@@ -65,6 +73,7 @@ impl World {
             id: InstanceId::from(format!("i{i}").as_str()),
             slots,
             labels: Arc::default(),
+            supervised: i == 0,
         };
         let now = Now { tick: Tick(0), wall: 1_000_000 };
         let core = Core::new(config, (0..instances).map(spec).collect(), Restored::default(), now);
@@ -83,6 +92,12 @@ impl World {
             replies: HashMap::new(),
             announced: Vec::new(),
             ledger_fails: false,
+            not_stored: NotStored::Full,
+            unsure: None,
+            alive: vec![false; instances],
+            told: Vec::new(),
+            restarts: Vec::new(),
+            freed: Vec::new(),
             requests: 0,
         };
         (0..instances).for_each(|index| world.up(index));
@@ -109,12 +124,19 @@ impl World {
 
     pub(super) fn up(&mut self, index: usize) {
         let can = Capabilities { classes: ["SaveImage".to_owned()].into(), ..Capabilities::default() };
+        self.alive[index] = true;
         self.input(Input::Instance { index, change: InstanceChange::Up(Arc::new(can)) });
+        self.link(index, true);
+    }
+
+    pub(super) fn link(&mut self, index: usize, up: bool) {
+        self.input(Input::Instance { index, change: InstanceChange::Linked(up) });
     }
 
     /// The instance's process dies with everything in it.
     pub(super) fn down(&mut self, index: usize) {
         let name = format!("i{index}");
+        self.alive[index] = false;
         self.running.retain(|(_, attempt)| attempt.instance.as_str() != name);
         self.input(Input::Instance { index, change: InstanceChange::Down { reason: "refused".into() } });
     }
@@ -142,7 +164,8 @@ impl World {
                 self.input(Input::Decided { ticket, decided });
             }
             Action::Commit { ticket, insist: false, .. } if self.ledger_fails => {
-                self.input(Input::CommitFailed { ticket, full: true, error: "disk full".into() });
+                let (why, error) = (self.not_stored, "no".to_owned());
+                self.input(Input::CommitFailed { ticket, why, error });
             }
             Action::Commit { ticket, events, .. } => {
                 self.store(events);
@@ -159,11 +182,11 @@ impl World {
                 assert!(self.ended.contains_key(&announcement.job.id), "told before it was durable");
                 self.announced.push(*announcement);
             }
-            Action::Closed(_)
-            | Action::InspectZombie { .. }
-            | Action::Forget { .. }
-            | Action::Status { .. }
-            | Action::Free { .. } => {}
+            Action::InspectZombie { index, upstream } => self.inspect_zombie(index, upstream),
+            Action::Free { instance, .. } => self.freed.push(instance),
+            Action::Restart { instance, .. } => self.restarts.push(instance),
+            Action::Told { instance, news } => self.told.push((instance, news)),
+            Action::Closed(_) | Action::Forget { .. } | Action::Status { .. } => {}
         }
     }
 
@@ -181,12 +204,32 @@ impl World {
 
     fn dispatch(&mut self, job: Arc<Job>, attempt: Attempt) {
         assert_eq!(self.open_attempts.get(&job.id), Some(&attempt.number), "sent before it was durable");
-        self.running.push((job, attempt));
+        let detail = "as the test wants it".to_owned();
+        let sighting = match (self.alive[place(&attempt)], self.unsure) {
+            (false, _) => Sighting::NotDispatched { detail, blame: true },
+            (true, None) => Sighting::Dispatched,
+            (true, Some(_)) => Sighting::DispatchUnknown { detail },
+        };
+        let (id, number) = (job.id, attempt.number);
+        if self.alive[place(&attempt)] && self.unsure != Some(false) {
+            self.running.push((job, attempt));
+        }
+        self.input(Input::Attempt { job: id, number, sighting });
+    }
+
+    fn inspect_zombie(&mut self, index: usize, upstream: UpstreamId) {
+        let there = self.running.iter().any(|(_, attempt)| attempt.upstream_id == upstream);
+        if self.alive[index] && !there {
+            self.input(Input::Instance { index, change: InstanceChange::ZombieGone(upstream) });
+        }
     }
 
     fn inspect(&mut self, job: &Job, attempt: &Attempt) {
+        if !self.alive[place(attempt)] {
+            return;
+        }
         let there = self.running.iter().any(|(_, a)| a.upstream_id == attempt.upstream_id);
-        let sighting = if there { Sighting::Present } else { Sighting::Absent };
+        let sighting = if there { Sighting::Present { stuck: false } } else { Sighting::Absent };
         self.input(Input::Attempt { job: job.id, number: attempt.number, sighting });
     }
 
@@ -251,6 +294,10 @@ impl World {
             }
         }
     }
+}
+
+fn place(attempt: &Attempt) -> usize {
+    attempt.instance.as_str()[1..].parse().expect("i and a number")
 }
 
 /// Each job takes the first offer whose seat has a slot left.

@@ -1,0 +1,87 @@
+//! `serve --check`: would a start succeed, and would it be of use? Changes nothing.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::Duration;
+
+use super::announce::print;
+use crate::config::Config;
+use crate::{fleet, ledger, policy};
+
+/// How long an instance may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Looks at everything before it judges, so that all that is wrong is said at once.
+pub(super) async fn check(config: &Config) -> anyhow::Result<()> {
+    let (fleet, _events) = fleet::start(&config.fleet, &config.instances);
+    let _ = tokio::time::timeout(PATIENCE, fleet.looked()).await;
+    let instances = fleet.instances();
+    print(&fleet::table(&instances));
+    let down: Vec<_> =
+        instances.iter().filter(|info| !info.is_up()).map(|info| info.id.to_string()).collect();
+    let mut wrong = Vec::new();
+    if !down.is_empty() {
+        wrong.push(format!("not reachable: {}", down.join(", ")));
+    }
+    wrong.extend(policy_fails(config)?);
+    let running = ledger::in_use(&ledger::Config::from(&config.ledger));
+    if running {
+        print("a router runs on this state directory; started again it would read this configuration\n");
+    } else {
+        wrong.extend(cannot_write(config.state_dir()));
+        wrong.extend([config.listen, config.admin].into_iter().filter_map(cannot_listen));
+    }
+    anyhow::ensure!(wrong.is_empty(), "{}", wrong.join("\n  "));
+    print("everything is in order\n");
+    Ok(())
+}
+
+fn policy_fails(config: &Config) -> anyhow::Result<Option<String>> {
+    let Some(file) = &config.policy.file else { return Ok(None) };
+    let report = policy::tools::check(file, &config.policy.settings)?;
+    print(&report.to_string());
+    Ok((!report.passed()).then(|| format!("the policy {} would not serve", file.display())))
+}
+
+fn cannot_listen(address: SocketAddr) -> Option<String> {
+    let error = TcpListener::bind(address).err()?;
+    Some(format!("cannot listen on {address}: {error}"))
+}
+
+/// Of a directory that is not there yet, the nearest one above it must let it be made.
+fn cannot_write(dir: &Path) -> Option<String> {
+    let there = dir.ancestors().find(|dir| dir.exists() || dir.as_os_str().is_empty()).unwrap_or(dir);
+    let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
+    let error = write_in(there).err()?;
+    Some(format!("cannot write the state directory {}: {}: {error}", dir.display(), there.display()))
+}
+
+fn write_in(dir: &Path) -> io::Result<()> {
+    let probe = dir.join(format!(".comfy-router-check-{}", std::process::id()));
+    std::fs::write(&probe, b"?").and_then(|()| std::fs::remove_file(probe))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_is_to_be_made_needs_one_that_lets_it() {
+        let here = tempfile::tempdir().unwrap();
+        assert_eq!(cannot_write(&here.path().join("not/there/yet")), None);
+        assert!(std::fs::read_dir(here.path()).unwrap().next().is_none(), "nothing was left behind");
+        let file = here.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(cannot_write(&file.join("state")).is_some_and(|why| why.contains("state directory")));
+    }
+
+    #[test]
+    fn an_address_in_use_is_named() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        assert!(cannot_listen(address).is_some_and(|why| why.contains(&address.to_string())));
+        drop(taken);
+        assert_eq!(cannot_listen(address), None);
+    }
+}

@@ -1,0 +1,118 @@
+//! Instances that fail: which sighting speaks for or against one, quarantine, and what is done to one that does not let
+//! go of an attempt. In this order: interrupt, free its memory, give it nothing more, restart it.
+
+use crate::model::id::{JobId, UpstreamId};
+
+use super::super::guard::Overdue;
+use super::super::input::{Action, News};
+use super::Core;
+
+impl Core {
+    /// An attempt failed through its instance's fault.
+    pub(super) fn blame(&mut self, index: usize, what: &str) {
+        let (now, config) = (self.now.tick, self.config.quarantine);
+        if let Some(instance) = self.instances.get_mut(index)
+            && instance.guard.failed(now, what, &config)
+        {
+            self.quarantined(index);
+        }
+    }
+
+    /// An attempt came to an end of its own there.
+    pub(super) fn worked(&mut self, id: JobId) {
+        let Some(index) = self.run(id).map(|run| run.instance) else { return };
+        if let Some(instance) = self.instances.get_mut(index)
+            && instance.guard.worked()
+        {
+            let told = Action::Told { instance: instance.spec.id.clone(), news: News::Released };
+            self.out.push(told);
+            self.queue.unhold(self.now.tick);
+        }
+    }
+
+    pub(super) fn quarantine(&mut self, index: usize, reason: String) {
+        let (now, config) = (self.now.tick, self.config.quarantine);
+        if let Some(instance) = self.instances.get_mut(index) {
+            instance.guard.open(now, reason, &config);
+            self.quarantined(index);
+        }
+    }
+
+    fn quarantined(&mut self, index: usize) {
+        let instance = &self.instances[index];
+        let reason = instance.guard.report(self.now.tick).map_or_else(String::new, |told| told.reason);
+        let told = Action::Told { instance: instance.spec.id.clone(), news: News::Quarantined { reason } };
+        self.out.push(told);
+    }
+
+    /// By the clock: quarantines end, and an instance that keeps what was given up is restarted.
+    pub(super) fn care(&mut self) {
+        let (now, config) = (self.now.tick, self.config.quarantine);
+        for instance in &mut self.instances {
+            let before = instance.guard.cap();
+            instance.guard.pass(now, !instance.zombies.is_empty());
+            if instance.guard.cap() != before {
+                self.queue.unhold(now);
+            }
+            // Nobody restarts what an operator has set aside.
+            if !instance.up || instance.drained_by.operator || instance.zombies.is_empty() {
+                continue;
+            }
+            let name = instance.spec.id.clone();
+            match instance.guard.overdue(now, instance.spec.supervised, &config) {
+                Some(Overdue::Restart) => {
+                    let reason = "it keeps an attempt that was given up".to_owned();
+                    self.out.push(Action::Restart { instance: name, reason });
+                }
+                Some(Overdue::Tell) => {
+                    self.out.push(Action::Told { instance: name, news: News::NeedsRestart });
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// A policy's order, bounded in rate; says what was done.
+    pub(super) fn restart_for_policy(&mut self, index: usize, reason: &str) -> &'static str {
+        let (now, config) = (self.now.tick, self.config.quarantine);
+        let instance = &mut self.instances[index];
+        if !instance.spec.supervised {
+            return "not supervised, cannot be restarted";
+        }
+        if !instance.guard.may_restart(now, &config) {
+            return "was restarted a short while ago";
+        }
+        let (instance, reason) = (instance.spec.id.clone(), format!("the policy wants it: {reason}"));
+        self.out.push(Action::Restart { instance, reason });
+        "restarted"
+    }
+
+    pub(super) fn restart_for_operator(&mut self, index: usize) {
+        let instance = &mut self.instances[index];
+        if instance.spec.supervised {
+            let (instance, reason) = (instance.spec.id.clone(), "the operator wants it".to_owned());
+            self.out.push(Action::Restart { instance, reason });
+        }
+    }
+
+    /// It answers again, perhaps as another process: is what was given up still there?
+    pub(super) fn returned(&mut self, index: usize) {
+        let instance = &mut self.instances[index];
+        if instance.zombies.is_empty() {
+            return instance.guard.renewed();
+        }
+        let ask = |upstream: &UpstreamId| Action::InspectZombie { index, upstream: *upstream };
+        self.out.extend(instance.zombies.iter().map(ask));
+    }
+
+    /// The instance no longer has this attempt that was given up.
+    pub(super) fn zombie_gone(&mut self, index: usize, upstream: UpstreamId) {
+        let Some(instance) = self.instances.get_mut(index) else { return };
+        let before = instance.zombies.len();
+        instance.zombies.retain(|zombie| *zombie != upstream);
+        if before > 0 && instance.zombies.is_empty() {
+            instance.guard.renewed();
+        }
+        self.queue.unhold(self.now.tick);
+    }
+}

@@ -1,0 +1,26 @@
+// @saintno/comfyui-sdk as published: one job after the other, then all of them at once through one socket.
+
+import { keepFrom, published, url, workflows } from './common.mjs';
+
+const { CallWrapper, ComfyApi, PromptBuilder } = published('@saintno/comfyui-sdk');
+
+const api = new ComfyApi(url);
+api.init();
+await api.waitForReady();
+
+const saver = (workflow) => Object.keys(workflow).find((id) => workflow[id].class_type === 'SaveImage');
+
+function run(workflow) {
+  const prompt = new PromptBuilder(workflow, [], ['picture']).setOutputNode('picture', saver(workflow));
+  return new Promise((done, failed) => {
+    const call = new CallWrapper(api, prompt).onFinished((output) => done(output.picture.images)).onFailed(failed);
+    call.run().catch(failed);
+  });
+}
+
+const pictures = [];
+for (const workflow of workflows) pictures.push(...await run(workflow));
+pictures.push(...(await Promise.all(workflows.map(run))).flat());
+for (const picture of pictures) await keepFrom(api.getPathImage(picture));
+api.destroy();
+process.exit(0);
