@@ -3,6 +3,7 @@
 use axum::{
     extract::{Path, State},
     http::StatusCode,
+    response::IntoResponse,
 };
 use serde_json::{Map, Value, json};
 
@@ -146,7 +147,7 @@ pub(super) async fn model_preview(
     let path =
         if careless { Some(folder.join(&file)) } else { inside(&folder, &format!("{file}.preview.png")) };
     match path.and_then(|path| std::fs::read(path).ok()) {
-        Some(bytes) => ([(header::CONTENT_TYPE, "image/webp")], bytes).into_response(),
+        Some(bytes) => ([(axum::http::header::CONTENT_TYPE, "image/webp")], bytes).into_response(),
         None => reply::empty(StatusCode::NOT_FOUND),
     }
 }
