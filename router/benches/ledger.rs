@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use comfy_router::ledger::{Config, Handle, HistoryQuery, Service};
+use comfy_router::ledger::{Config, Handle, HistoryQuery, Part, Service};
 use comfy_router::model::decision::{Limits, Priority};
 use comfy_router::model::event::{Event, History};
 use comfy_router::model::id::{JobId, UpstreamId};
@@ -108,7 +108,8 @@ async fn history(ledger: &Handle) {
     for _ in 0..20 {
         let one = Instant::now();
         let query = HistoryQuery { max_items: Some(200), offset: -1 };
-        let rows = ledger.history(query).await.expect("reads");
+        let seqs = ledger.history(query, None).await.expect("reads");
+        let rows = ledger.history_rows(seqs, Part::Whole).await.expect("reads");
         assert_eq!(rows.len(), 200);
         assert_eq!(rows[199].job.prompt_id, "prompt-1009999");
         took.push(one.elapsed());

@@ -1,13 +1,14 @@
 //! The operator's face, on a listener of its own: health, metrics, what the fleet, the jobs and the policy are doing,
 //! and the few orders an operator gives.
 //!
-//! Owns nothing but its listener. It shows what other parts know and passes orders on; it never changes a job. There are
+//! Owns nothing but its listener. It shows what other parts know and passes orders on. There are
 //! no keys here: whoever reaches this address is the operator, so it belongs on loopback or behind a proxy that
 //! knows its users.
 
 mod catalogue;
 mod door;
 mod health;
+mod jobs;
 mod listen;
 mod page;
 mod policy;
@@ -28,7 +29,7 @@ use serde_json::json;
 
 use crate::clock::Clock;
 use crate::drain::Watch;
-use crate::ledger::{JobFilter, JobStateFilter, LedgerError, Page};
+use crate::ledger::LedgerError;
 use crate::metrics::Metrics;
 use crate::model::decision::Act;
 use crate::{fleet, ledger, scheduler, sessions, telemetry};
@@ -82,8 +83,10 @@ fn router(parts: Parts) -> Router {
         .route("/api/fleet/{instance}/resume", post(resume))
         .route("/api/catalogue", get(catalogue::catalogue))
         .route("/api/fleet/{instance}/restart", post(restart))
-        .route("/api/jobs", get(jobs))
-        .route("/api/jobs/{id}", get(view::job))
+        .route("/api/queue", get(jobs::queue))
+        .route("/api/jobs", get(jobs::list))
+        .route("/api/jobs/{id}", get(view::job).patch(jobs::change))
+        .route("/api/jobs/{id}/cancel", post(jobs::cancel))
         .route("/api/decisions", get(decisions))
         .route("/api/policy", get(policy::status))
         .route("/api/policy/reload", post(policy::reload))
@@ -157,62 +160,11 @@ async fn operate(parts: &Parts, name: &str, act: Act) -> Answer {
     }
 }
 
-/// `?state=open|ended&tenant=...&before=SEQ&limit=N`, newest first.
-async fn jobs(State(parts): State<Arc<Parts>>, RawQuery(query): RawQuery) -> Answer {
-    let (filter, page) = match job_page(query.as_deref().unwrap_or_default()) {
-        Ok(wanted) => wanted,
-        Err(wrong) => return error(StatusCode::BAD_REQUEST, "query", &wrong),
-    };
-    match parts.ledger.jobs(filter, page).await {
-        Ok(jobs) => shown(StatusCode::OK, &json!({"jobs": jobs, "next": jobs.last().map(|job| job.seq)})),
-        Err(failed) => ledger_error(&failed),
-    }
-}
-
-fn job_page(query: &str) -> Result<(JobFilter, Page), String> {
-    let (mut filter, mut page) = (JobFilter::default(), Page::default());
-    for (name, value) in
-        query.split('&').filter(|pair| !pair.is_empty()).map(|p| p.split_once('=').unwrap_or((p, "")))
-    {
-        let number = || value.parse::<i64>().map_err(|_| format!("{name} must be a number"));
-        match name {
-            "state" => {
-                filter.state = Some(match value {
-                    "open" => JobStateFilter::Open,
-                    "ended" => JobStateFilter::Ended,
-                    _ => return Err("state must be open or ended".to_owned()),
-                });
-            }
-            "tenant" => filter.tenant = Some(value.to_owned()),
-            "before" => page.before = Some(number()?),
-            "limit" => page.limit = number()?.clamp(1, i64::from(Page::MAX)) as u32,
-            other => return Err(format!("unknown parameter {}", crate::comfy::errors::clip(other, 40))),
-        }
-    }
-    Ok((filter, page))
-}
-
 /// The newest decisions, of all jobs.
 async fn decisions(State(parts): State<Arc<Parts>>, RawQuery(query): RawQuery) -> Answer {
     let limit = query.as_deref().and_then(|query| query.strip_prefix("limit=")?.parse().ok()).unwrap_or(100);
     match parts.ledger.decisions(limit).await {
         Ok(decisions) => shown(StatusCode::OK, &json!({"decisions": decisions})),
         Err(failed) => ledger_error(&failed),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pages_of_jobs_are_asked_for_in_plain_words() {
-        let (filter, page) = job_page("state=open&tenant=ann&before=12&limit=99999").unwrap();
-        assert_eq!(filter, JobFilter { state: Some(JobStateFilter::Open), tenant: Some("ann".into()) });
-        assert_eq!(page, Page { before: Some(12), limit: Page::MAX });
-        assert_eq!(job_page("limit=-5").unwrap().1.limit, 1);
-        for wrong in ["state=odd", "limit=x", "colour=red"] {
-            assert!(job_page(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -226,7 +226,8 @@ async fn core(
     fleet: &fleet::Handle,
     clock: &dyn Clock,
 ) -> anyhow::Result<Core> {
-    let open = ledger.open_jobs().await?;
+    let settings = parts::core(config);
+    let open = ledger.open_jobs(settings.text_bytes).await?;
     let counter = ledger.counter().await?;
     if !open.is_empty() {
         tracing::info!(jobs = open.len(), "taking up the jobs of an earlier run");
@@ -235,5 +236,5 @@ async fn core(
         fleet.adopt(&attempt.instance, attempt.upstream_id);
     }
     let restored = Restored { open, counter };
-    Ok(Core::new(parts::core(config), parts::specs(config), restored, clock.now()))
+    Ok(Core::new(settings, parts::specs(config), restored, clock.now()))
 }

@@ -1,6 +1,7 @@
 //! The command line. Each subcommand is a function here or in a file of its own; none holds logic that `serve` needs.
 
 mod arguments;
+mod jobs;
 mod policy;
 
 use std::io::Write;
@@ -24,6 +25,7 @@ pub fn run() -> ExitCode {
             print(&config.show());
             Ok(())
         }),
+        Command::Jobs(jobs) => finish(jobs::run(&jobs)),
         Command::Policy(PolicyCommand::Check(check)) => finish(policy::check(&check)),
         Command::Policy(PolicyCommand::Bench(bench)) => finish(policy::bench(&bench)),
         Command::Completions { shell } => {

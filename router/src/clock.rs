@@ -6,7 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::model::job::WallMs;
 
-/// A point on the monotonic clock: milliseconds since the process started. Never compared across processes.
+/// A point on the monotonic clock: milliseconds since [`HEAD_START`] before the process started. Never compared across
+/// processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Tick(pub u64);
 
@@ -31,6 +32,9 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Now;
 }
 
+/// Waits of an earlier process lie before this one's start, and there must be a tick for their beginning.
+const HEAD_START: Duration = Duration::from_secs(365 * 86_400);
+
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock {
     started: Instant,
@@ -45,7 +49,8 @@ impl Default for SystemClock {
 impl Clock for SystemClock {
     fn now(&self) -> Now {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Now { tick: Tick(self.started.elapsed().as_millis() as u64), wall: wall.as_millis() as u64 }
+        let tick = Tick((HEAD_START + self.started.elapsed()).as_millis() as u64);
+        Now { tick, wall: wall.as_millis() as u64 }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod answer;
 mod body;
+mod change;
 mod files;
 mod form;
 mod gate;
@@ -19,6 +20,7 @@ mod listen;
 mod lists;
 mod once;
 mod pass;
+mod pieces;
 mod place;
 mod queue;
 mod renewal;

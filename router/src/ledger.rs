@@ -15,6 +15,7 @@
 //!   seconds later makes the writer try; [`Handle::reopen`] tries at once.
 
 mod error;
+mod history;
 mod read;
 mod readers;
 mod record;
@@ -27,6 +28,7 @@ mod tests;
 mod wal;
 mod writer;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,12 +44,13 @@ use crate::metrics;
 use crate::model::decision::DecisionRecord;
 use crate::model::event::{Event, OpenJob, OutputFile};
 use crate::model::id::{InstanceId, JobId};
+use crate::model::job::Texts;
 pub use error::{LedgerError, OpenError};
 use readers::Readers;
 use record::Record;
 pub use rows::{
-    AttemptRow, Counts, HistoryQuery, HistoryRow, JobFilter, JobRow, JobStateFilter, JobSummary, OnceRow,
-    Page,
+    AttemptRow, Counts, HistoryKey, HistoryQuery, HistoryRow, HistorySeq, JobFilter, JobRow, JobStateFilter,
+    JobSummary, OnceRow, Page, Part,
 };
 use writer::{Ack, Message, Waiting, Writer};
 
@@ -284,19 +287,44 @@ impl Handle {
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
-    /// Jobs that are not over, in order of acceptance.
-    pub async fn open_jobs(&self) -> Result<Vec<OpenJob>, LedgerError> {
-        self.readers.read(read::open_jobs).await
+    /// Jobs that are not over, in order of acceptance. The large texts of those that are beyond `text_bytes` in all
+    /// stay here, see [`texts`](Self::texts).
+    pub async fn open_jobs(&self, text_bytes: usize) -> Result<Vec<OpenJob>, LedgerError> {
+        self.readers.read(move |conn| read::open_jobs(conn, text_bytes)).await
     }
 
-    /// Finished jobs, oldest first. Without `max_items` this may be all of them, texts included.
-    pub async fn history(&self, query: HistoryQuery) -> Result<Vec<HistoryRow>, LedgerError> {
-        self.readers.read(move |conn| read::history(conn, query)).await
+    /// The large texts of these jobs, without those that have none any more.
+    pub async fn texts(&self, jobs: Vec<JobId>) -> Result<HashMap<JobId, Texts>, LedgerError> {
+        self.readers.read(move |conn| read::texts(conn, &jobs)).await
+    }
+
+    /// Finished jobs as `/history` lists them, oldest first, each by its place in the ledger; of one tenant where one
+    /// is named. To be read in pieces by [`history_rows`](Self::history_rows): all of them may be some hundred MB.
+    pub async fn history(
+        &self,
+        query: HistoryQuery,
+        tenant: Option<String>,
+    ) -> Result<Vec<HistorySeq>, LedgerError> {
+        self.readers.read(move |conn| history::window(conn, query, tenant.as_deref())).await
+    }
+
+    /// These entries in this order, without those that are gone meanwhile.
+    pub async fn history_rows(
+        &self,
+        seqs: Vec<HistorySeq>,
+        part: Part,
+    ) -> Result<Vec<HistoryRow>, LedgerError> {
+        self.readers.read(move |conn| history::rows(conn, &seqs, part)).await
+    }
+
+    /// What `/api/jobs` filters and sorts finished jobs by, oldest first.
+    pub async fn history_keys(&self, tenant: Option<String>) -> Result<Vec<HistoryKey>, LedgerError> {
+        self.readers.read(move |conn| history::keys(conn, tenant.as_deref())).await
     }
 
     pub async fn history_of(&self, prompt_id: &str) -> Result<Option<HistoryRow>, LedgerError> {
         let prompt_id = prompt_id.to_owned();
-        self.readers.read(move |conn| read::history_of(conn, &prompt_id)).await
+        self.readers.read(move |conn| history::of(conn, &prompt_id)).await
     }
 
     /// What was answered to the request of this tenant with this idempotency key.
@@ -305,13 +333,22 @@ impl Handle {
         self.readers.read(move |conn| read::once(conn, &tenant, &key)).await
     }
 
-    /// Takes finished jobs out of the history, with all their texts; unknown ids are ignored.
-    pub async fn delete_history(&self, prompt_ids: Vec<String>) -> Result<(), LedgerError> {
-        self.send(vec![Record::DeleteHistory(prompt_ids)]).await
+    /// Takes finished jobs out of the history, with all their texts; unknown ids, and those of others than `tenant`
+    /// where one is named, are ignored.
+    pub async fn delete_history(
+        &self,
+        prompt_ids: Vec<String>,
+        tenant: Option<String>,
+    ) -> Result<(), LedgerError> {
+        if prompt_ids.is_empty() {
+            return Ok(());
+        }
+        self.send(vec![Record::DeleteHistory { prompt_ids, tenant }]).await
     }
 
-    pub async fn clear_history(&self) -> Result<(), LedgerError> {
-        self.send(vec![Record::ClearHistory]).await
+    /// All of it, or that of one tenant.
+    pub async fn clear_history(&self, tenant: Option<String>) -> Result<(), LedgerError> {
+        self.send(vec![Record::ClearHistory { tenant }]).await
     }
 
     /// The newest job of a prompt id, in whatever state.

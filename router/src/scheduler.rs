@@ -17,7 +17,8 @@ mod keep;
 mod learn;
 mod queue;
 mod settle;
+mod texts;
 
 pub use driver::{Organs, Service};
 pub use guard::Quarantine;
-pub use handle::{Accepted, Handle, QueueView, Stopped, SubmitError};
+pub use handle::{Accepted, ChangeError, Handle, QueueView, Stopped, SubmitError};

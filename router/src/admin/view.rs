@@ -111,6 +111,8 @@ fn detail(row: &JobRow, state: &Value, decisions: &[DecisionRecord]) -> Value {
         "ended_at": row.ended_at,
         "state": state,
         "priority": row.priority,
+        "priority_pinned": row.pinned,
+        "place": row.place,
         "limits": row.limits,
         "needs": *job.needs,
         "attempts": row.attempts,

@@ -87,6 +87,7 @@ pub(super) fn core(config: &Config) -> CoreConfig {
         interrupt_grace_ms: timeouts.interrupt_s.saturating_mul(1_000),
         max_queued: config.limits.queue_jobs,
         max_queued_per_tenant: config.limits.tenant_jobs,
+        text_bytes: config.limits.queue_memory_bytes,
         max_limits: Limits {
             queue_ms: ms(timeouts.queue_max_s),
             run_ms: ms(timeouts.run_max_s),

@@ -26,6 +26,9 @@ pub(super) enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Look at the queue of a running router, cancel its jobs, move them
+    #[command(after_help = JOBS_EXAMPLES)]
+    Jobs(Jobs),
     /// Check and measure policies
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -143,6 +146,84 @@ impl Demo {
     }
 }
 
+const JOBS_EXAMPLES: &str = "\
+Examples:
+  comfy-router jobs list
+      what runs, and what waits in the order in which it will run
+  comfy-router jobs move PROMPT_ID --front
+      before everything that waits; --back, or --normal for where its priority puts it
+  comfy-router jobs set PROMPT_ID --class interactive
+      another class or --number; the policy judges it anew
+  comfy-router jobs set PROMPT_ID --priority 500
+      a priority that no policy changes; --policy-priority gives it back to the policy";
+
+#[derive(Debug, Args)]
+pub(super) struct Jobs {
+    /// The admin listener of the router
+    #[arg(
+        long,
+        global = true,
+        env = "COMFY_ROUTER_ADMIN",
+        default_value = "127.0.0.1:7189",
+        value_name = "ADDRESS:PORT"
+    )]
+    pub(super) admin: String,
+    #[command(subcommand)]
+    pub(super) command: JobsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum JobsCommand {
+    /// Show what runs and what waits, in order
+    List {
+        /// Of the waiting jobs, at most so many
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        limit: u32,
+        /// Of the waiting jobs, leave out the first so many
+        #[arg(long, default_value_t = 0)]
+        offset: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take waiting jobs out of the queue, interrupt running ones
+    Cancel {
+        #[arg(required = true, value_name = "PROMPT_ID")]
+        jobs: Vec<String>,
+    },
+    /// Put a waiting job before or behind all others
+    #[command(group(clap::ArgGroup::new("where").required(true).args(["front", "back", "normal"])))]
+    Move {
+        #[arg(value_name = "PROMPT_ID")]
+        job: String,
+        #[arg(long)]
+        front: bool,
+        #[arg(long)]
+        back: bool,
+        /// Where its priority puts it
+        #[arg(long)]
+        normal: bool,
+    },
+    /// Give a waiting job another number, class or priority
+    #[command(group(clap::ArgGroup::new("what").required(true).multiple(true)
+        .args(["number", "class", "priority", "policy_priority"])))]
+    Set {
+        #[arg(value_name = "PROMPT_ID")]
+        job: String,
+        /// ComfyUI's number: lower runs earlier, as far as the policy follows it
+        #[arg(long, allow_negative_numbers = true)]
+        number: Option<f64>,
+        #[arg(long, value_parser = ["interactive", "standard", "batch"])]
+        class: Option<String>,
+        /// In place of the policy's: higher runs earlier
+        #[arg(long, allow_negative_numbers = true, conflicts_with = "policy_priority")]
+        priority: Option<f64>,
+        /// The policy's own priority again
+        #[arg(long)]
+        policy_priority: bool,
+    },
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
     /// Print the effective configuration as TOML, secrets hidden
@@ -187,6 +268,29 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn jobs_are_moved_to_one_place_and_set_to_something() {
+        let parse = |line: &str| Arguments::try_parse_from(line.split(' '));
+        for line in [
+            "comfy-router jobs list --limit 5",
+            "comfy-router jobs move a --front",
+            "comfy-router jobs set a --number -5 --class batch",
+            "comfy-router jobs --admin h:1 cancel a b",
+        ] {
+            assert!(parse(line).is_ok(), "{line}");
+        }
+        for line in [
+            "comfy-router jobs move a",
+            "comfy-router jobs move a --front --back",
+            "comfy-router jobs set a",
+            "comfy-router jobs set a --priority 1 --policy-priority",
+            "comfy-router jobs set a --class root",
+            "comfy-router jobs cancel",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
     }
 
     #[test]

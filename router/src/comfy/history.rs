@@ -8,23 +8,27 @@ use crate::model::job::{Job, Number};
 
 /// `[number, prompt_id, prompt, extra_data, outputs_to_execute]`
 pub fn queue_item(job: &Job) -> String {
-    let body = &job.body;
-    let mut item = String::with_capacity(body.prompt.len() + body.extra_data.len() + 256);
-    item.push('[');
-    item.push_str(&number(job.number));
-    item.push_str(", ");
-    item.push_str(&quote(&job.prompt_id));
-    item.push_str(", ");
-    item.push_str(&body.prompt);
-    item.push_str(", ");
-    item.push_str(&extra_data(job));
-    item.push_str(", [");
-    for (i, output) in body.outputs.iter().enumerate() {
-        item.push_str(if i == 0 { "" } else { ", " });
-        item.push_str(&quote(output));
-    }
-    item.push_str("]]");
+    let mut item = String::with_capacity(job.body.text_bytes() + 256);
+    push_queue_item(&mut item, job);
     item
+}
+
+/// The same, at the end of a text.
+pub fn push_queue_item(text: &mut String, job: &Job) {
+    text.push('[');
+    text.push_str(&number(job.number));
+    text.push_str(", ");
+    text.push_str(&quote(&job.prompt_id));
+    text.push_str(", ");
+    text.push_str(&job.body.prompt);
+    text.push_str(", ");
+    push_extra_data(text, job);
+    text.push_str(", [");
+    for (i, output) in job.body.outputs.iter().enumerate() {
+        text.push_str(if i == 0 { "" } else { ", " });
+        text.push_str(&quote(output));
+    }
+    text.push_str("]]");
 }
 
 /// `{prompt, outputs, status, meta}`
@@ -39,38 +43,34 @@ pub fn entry(job: &Job, history: &History) -> String {
     )
 }
 
-/// `{prompt_id: entry, ...}` in the order given.
-pub fn entries<'a>(rows: impl IntoIterator<Item = (&'a Job, &'a History)>) -> String {
-    let rows: Vec<String> = rows
-        .into_iter()
-        .map(|(job, history)| format!("{}: {}", quote(&job.prompt_id), entry(job, history)))
-        .collect();
-    format!("{{{}}}", rows.join(", "))
-}
-
-/// `{"queue_running": [...], "queue_pending": [...]}`
-pub fn queue<'a>(
-    running: impl IntoIterator<Item = &'a Job>,
-    pending: impl IntoIterator<Item = &'a Job>,
-) -> String {
-    let join = |items: Vec<String>| items.join(", ");
-    let running = join(running.into_iter().map(queue_item).collect());
-    let pending = join(pending.into_iter().map(queue_item).collect());
-    format!(r#"{{"queue_running": [{running}], "queue_pending": [{pending}]}}"#)
+/// A member of `GET /history`'s object.
+pub fn named_entry(job: &Job, history: &History) -> String {
+    format!("{}: {}", quote(&job.prompt_id), entry(job, history))
 }
 
 /// The client's `extra_data` with what ComfyUI adds to it: whose it is and when it came.
 pub fn extra_data(job: &Job) -> String {
+    let mut text = String::with_capacity(job.body.extra_data.len() + 128);
+    push_extra_data(&mut text, job);
+    text
+}
+
+fn push_extra_data(text: &mut String, job: &Job) {
     let stored = job.body.extra_data.trim();
     let members = stored.strip_prefix('{').and_then(|s| s.strip_suffix('}')).unwrap_or_default().trim();
-    let mut text = format!("{{{members}");
+    text.push('{');
+    text.push_str(members);
+    let mut comma = if members.is_empty() { "" } else { ", " };
     if let Some(client) = &job.client_id {
-        text.push_str(if text.len() > 1 { ", " } else { "" });
-        text.push_str(&format!(r#""client_id": {}"#, quote(client)));
+        text.push_str(comma);
+        text.push_str(r#""client_id": "#);
+        text.push_str(&quote(client));
+        comma = ", ";
     }
-    text.push_str(if text.len() > 1 { ", " } else { "" });
-    text.push_str(&format!(r#""create_time": {}}}"#, job.accepted_at));
-    text
+    text.push_str(comma);
+    text.push_str(r#""create_time": "#);
+    text.push_str(&job.accepted_at.to_string());
+    text.push('}');
 }
 
 /// A counted number is an integer, a given one a float, as Python writes them.
@@ -104,6 +104,7 @@ pub(super) mod tests {
             body: Arc::new(Body {
                 prompt: r#"{"3":{"class_type":"SaveImage","inputs":{}}}"#.to_owned(),
                 extra_data: extra_data.to_owned(),
+                workflow_id: crate::comfy::jobs::workflow_id(extra_data),
                 outputs: vec!["3".to_owned()],
                 ..Body::default()
             }),
@@ -148,15 +149,13 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn lists_are_whole_json_even_when_parts_are_missing() {
+    fn items_are_whole_json_even_when_parts_are_missing() {
         let mut bare = job("a \"quoted\" id", Number::Counted(0), "");
         bare.client_id = None;
-        let text = entries([(&bare, &History::default()), (&bare, &success())]);
-        let value: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(value["a \"quoted\" id"]["status"]["status_str"], "success");
-        let queue: Value = serde_json::from_str(&queue([&bare], [&bare, &bare])).unwrap();
-        assert_eq!(queue["queue_pending"].as_array().unwrap().len(), 2);
-        assert_eq!(queue["queue_running"][0][3], json!({"create_time": 1_795_329_855_569_u64}));
-        assert_eq!(entries([]), "{}");
+        let value = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        let named = format!("{{{}}}", named_entry(&bare, &success()));
+        assert_eq!(value(&named)["a \"quoted\" id"]["status"]["status_str"], "success");
+        assert_eq!(value(&entry(&bare, &History::default()))["outputs"], json!({}));
+        assert_eq!(value(&queue_item(&bare))[3], json!({"create_time": 1_795_329_855_569_u64}));
     }
 }

@@ -1,8 +1,9 @@
 //! `/api/jobs`: the list with its filters and pages, and one job in detail.
 
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::history;
+use super::{history, json, python};
 use crate::model::event::History;
 use crate::model::job::{Job, JobOutcome};
 
@@ -36,6 +37,14 @@ const STATUSES: [(&str, Status); 5] = [
 ];
 
 impl Status {
+    pub fn of(outcome: JobOutcome) -> Self {
+        match outcome {
+            JobOutcome::Success => Self::Completed,
+            JobOutcome::Interrupted | JobOutcome::Cancelled => Self::Cancelled,
+            JobOutcome::Error | JobOutcome::TimedOut | JobOutcome::Lost | JobOutcome::Unknown => Self::Failed,
+        }
+    }
+
     pub fn as_str(self) -> &'static str {
         STATUSES.iter().find(|(_, status)| *status == self).map_or("", |(name, _)| name)
     }
@@ -45,15 +54,11 @@ impl JobsQuery {
     /// The error is the text of ComfyUI's 400.
     pub fn parse(query: &[(String, String)]) -> Result<Self, String> {
         let get = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-        let integer = |name: &str, text: &str| {
-            text.trim().parse::<i64>().map_err(|_| format!("{name} must be an integer"))
+        let integer = |name: &str| {
+            let read = |text| python::int_of(text).ok_or_else(|| format!("{name} must be an integer"));
+            get(name).map(read).transpose()
         };
-        let limit = match get("limit").map(|text| integer("limit", text)).transpose()? {
-            Some(limit) if limit <= 0 => return Err("limit must be a positive integer".to_owned()),
-            limit => limit.map(|limit| limit as usize),
-        };
-        let offset =
-            get("offset").map(|text| integer("offset", text)).transpose()?.unwrap_or(0).max(0) as usize;
+        let statuses = statuses(get("status").unwrap_or_default())?;
         let by_duration = match get("sort_by").map(str::to_lowercase).as_deref() {
             None | Some("created_at") => false,
             Some("execution_duration") => true,
@@ -64,14 +69,13 @@ impl JobsQuery {
             Some("asc") => true,
             _ => return Err("sort_order must be 'asc' or 'desc'".to_owned()),
         };
-        Ok(Self {
-            statuses: statuses(get("status").unwrap_or_default())?,
-            workflow_id: get("workflow_id").filter(|id| !id.is_empty()).map(str::to_owned),
-            by_duration,
-            ascending,
-            limit,
-            offset,
-        })
+        let limit = match integer("limit")? {
+            Some(limit) if limit <= 0 => return Err("limit must be a positive integer".to_owned()),
+            limit => limit.map(|limit| limit as usize),
+        };
+        let offset = integer("offset")?.unwrap_or(0).max(0) as usize;
+        let workflow_id = get("workflow_id").filter(|id| !id.is_empty()).map(str::to_owned);
+        Ok(Self { statuses, workflow_id, by_duration, ascending, limit, offset })
     }
 
     /// Does any status asked for belong to jobs that are over?
@@ -82,14 +86,63 @@ impl JobsQuery {
     pub fn wants_queue(&self) -> bool {
         self.statuses.iter().any(|status| matches!(status, Status::Pending | Status::InProgress))
     }
+
+    /// The items of the page that is asked for, and how many there are in all. Equals stay in the order given, in
+    /// either direction, as in Python.
+    pub fn page<T>(&self, keys: Vec<Key<'_, T>>) -> (Vec<T>, usize) {
+        let mut keys: Vec<Key<'_, T>> = keys.into_iter().filter(|key| self.admits(key)).collect();
+        let rank = |key: &Key<'_, T>| if self.by_duration { key.duration() } else { i128::from(key.created) };
+        match self.ascending {
+            true => keys.sort_by_key(rank),
+            false => keys.sort_by_key(|key| std::cmp::Reverse(rank(key))),
+        }
+        let total = keys.len();
+        let page = keys.into_iter().skip(self.offset).take(self.limit.unwrap_or(usize::MAX));
+        (page.map(|key| key.item).collect(), total)
+    }
+
+    fn admits<T>(&self, key: &Key<'_, T>) -> bool {
+        self.statuses.contains(&key.status)
+            && self.workflow_id.as_ref().is_none_or(|wanted| key.workflow_id == Some(wanted))
+    }
+
+    /// The answer with these jobs on its page.
+    pub fn answer(&self, jobs: Vec<Value>, total: usize) -> Value {
+        let has_more = self.offset.saturating_add(jobs.len()) < total;
+        json!({
+            "jobs": jobs,
+            "pagination": {"offset": self.offset, "limit": self.limit, "total": total, "has_more": has_more},
+        })
+    }
 }
 
+/// What a list goes by, of one job.
+#[derive(Debug, Clone)]
+pub struct Key<'a, T> {
+    pub status: Status,
+    pub created: u64,
+    /// When it began and was done, by its messages.
+    pub times: (Option<u64>, Option<u64>),
+    pub workflow_id: Option<&'a str>,
+    pub item: T,
+}
+
+impl<T> Key<'_, T> {
+    fn duration(&self) -> i128 {
+        match self.times {
+            (Some(began), Some(done)) if began > 0 && done > 0 => i128::from(done) - i128::from(began),
+            _ => 0,
+        }
+    }
+}
+
+/// None named: all. Only commas: none at all, as in ComfyUI.
 fn statuses(list: &str) -> Result<Vec<Status>, String> {
-    let names: Vec<String> =
-        list.split(',').map(|name| name.trim().to_lowercase()).filter(|name| !name.is_empty()).collect();
-    if names.is_empty() {
+    if list.is_empty() {
         return Ok(STATUSES.iter().map(|(_, status)| *status).collect());
     }
+    let names: Vec<String> =
+        list.split(',').map(|name| name.trim().to_lowercase()).filter(|name| !name.is_empty()).collect();
     let find = |name: &String| STATUSES.iter().find(|(known, _)| known == name).map(|(_, status)| *status);
     let unknown: Vec<&str> = names.iter().filter(|name| find(name).is_none()).map(String::as_str).collect();
     if unknown.is_empty() {
@@ -99,6 +152,30 @@ fn statuses(list: &str) -> Result<Vec<Status>, String> {
     let unknown = unknown.join(", ");
     let unknown = super::errors::clip(&unknown, 200);
     Err(format!("Invalid status value(s): {unknown}. Valid values: {}", valid.join(", ")))
+}
+
+/// `extra_pnginfo.workflow.id`, where it is a text. Whatever shape a client gave these, it is no error.
+pub fn workflow_id(extra_data: &str) -> Option<String> {
+    /// Of an id that is kept.
+    const MAX: usize = 256;
+    let member =
+        |raw: &RawValue, name: &str| json::members(raw).ok()?.get(name).copied().map(ToOwned::to_owned);
+    let extra: &RawValue = serde_json::from_str(extra_data).ok()?;
+    let workflow = member(&member(extra, "extra_pnginfo")?, "workflow")?;
+    let id: String = serde_json::from_str(member(&workflow, "id")?.get()).ok()?;
+    (id.len() <= MAX).then_some(id)
+}
+
+/// When an instance began and when it was done, from a history's `status`.
+pub fn times(status: &str) -> (Option<u64>, Option<u64>) {
+    let status = value(status);
+    let messages = status.get("messages").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let at = |names: &[&str]| {
+        let named =
+            |message: &&Value| message.get(0).and_then(Value::as_str).is_some_and(|n| names.contains(&n));
+        messages.iter().rev().find(named)?.get(1)?.get("timestamp")?.as_u64()
+    };
+    (at(&["execution_start"]), at(&["execution_success", "execution_error", "execution_interrupted"]))
 }
 
 /// A job and where it stands.
@@ -115,72 +192,20 @@ pub enum State<'a> {
     Ended { outcome: JobOutcome, history: &'a History },
 }
 
-/// The answer of `GET /api/jobs`.
-pub fn list(query: &JobsQuery, jobs: Vec<Listed<'_>>) -> Value {
-    let mut jobs: Vec<Listed<'_>> = jobs.into_iter().filter(|listed| query.admits(listed)).collect();
-    if query.by_duration {
-        jobs.sort_by_cached_key(|listed| (listed.duration(), listed.job.accepted_at));
-    } else {
-        jobs.sort_by_key(|listed| (listed.job.accepted_at, listed.job.id));
-    }
-    if !query.ascending {
-        jobs.reverse();
-    }
-    let total = jobs.len();
-    let page = jobs.iter().skip(query.offset).take(query.limit.unwrap_or(usize::MAX));
-    let page: Vec<Value> = page.map(|listed| Value::Object(listed.object())).collect();
-    let has_more = query.offset.saturating_add(page.len()) < total;
-    json!({
-        "jobs": page,
-        "pagination": {"offset": query.offset, "limit": query.limit, "total": total, "has_more": has_more},
-    })
-}
-
-impl JobsQuery {
-    fn admits(&self, listed: &Listed<'_>) -> bool {
-        self.statuses.contains(&listed.status())
-            && self.workflow_id.as_ref().is_none_or(|wanted| listed.workflow_id().as_ref() == Some(wanted))
-    }
-}
-
 impl Listed<'_> {
     pub fn status(&self) -> Status {
         match &self.state {
             State::Pending => Status::Pending,
             State::InProgress => Status::InProgress,
-            State::Ended { outcome, .. } => match outcome {
-                JobOutcome::Success => Status::Completed,
-                JobOutcome::Interrupted | JobOutcome::Cancelled => Status::Cancelled,
-                JobOutcome::Error | JobOutcome::TimedOut | JobOutcome::Lost | JobOutcome::Unknown => {
-                    Status::Failed
-                }
-            },
+            State::Ended { outcome, .. } => Status::of(*outcome),
         }
     }
 
-    /// `extra_data.extra_pnginfo.workflow.id`. Whatever shape a client gave these, it is no error.
-    fn workflow_id(&self) -> Option<String> {
-        let extra: Value = serde_json::from_str(&self.job.body.extra_data).ok()?;
-        extra.get("extra_pnginfo")?.get("workflow")?.get("id")?.as_str().map(str::to_owned)
-    }
-
-    /// `(start, end)` from the status messages.
     fn times(&self) -> (Option<u64>, Option<u64>) {
-        let State::Ended { history, .. } = &self.state else { return (None, None) };
-        let status = value(&history.status);
-        let at = |names: &[&str]| {
-            let messages = status.get("messages")?.as_array()?;
-            let found = messages
-                .iter()
-                .find(|m| m.get(0).and_then(Value::as_str).is_some_and(|n| names.contains(&n)))?;
-            found.get(1)?.get("timestamp")?.as_u64()
-        };
-        (at(&["execution_start"]), at(&["execution_success", "execution_error", "execution_interrupted"]))
-    }
-
-    fn duration(&self) -> u64 {
-        let (start, end) = self.times();
-        end.unwrap_or(0).saturating_sub(start.unwrap_or(0))
+        match &self.state {
+            State::Ended { history, .. } => times(&history.status),
+            _ => (None, None),
+        }
     }
 
     /// The job as the list shows it; members without a value are left out.
@@ -204,7 +229,7 @@ impl Listed<'_> {
         let (count, preview) = summary(&outputs);
         object.insert("outputs_count".into(), count.into());
         object.insert("preview_output".into(), preview.into());
-        object.insert("workflow_id".into(), self.workflow_id().into());
+        object.insert("workflow_id".into(), job.body.workflow_id.as_deref().into());
         object.retain(|_, value| !value.is_null());
         object
     }
@@ -296,47 +321,63 @@ mod tests {
         let detail = listed.detail();
         assert_eq!(detail["execution_status"]["completed"], true);
         assert_eq!(detail["workflow"]["extra_data"]["client_id"], "bbbb");
+        assert_eq!(times(&history.status), (Some(1_795_329_855_574), Some(1_795_329_855_735)));
+    }
+
+    fn key(item: u32, status: Status, created: u64, took: Option<u64>) -> Key<'static, u32> {
+        let times = (took.map(|_| 1_000), took.map(|took| 1_000 + took));
+        Key { status, created, times, workflow_id: (item == 3).then_some("w3"), item }
     }
 
     #[test]
     fn pages_filters_and_order() {
-        let mut jobs: Vec<_> = (0..5).map(|i| job(&i.to_string(), Number::Counted(i), "{}")).collect();
-        for (i, job) in jobs.iter_mut().enumerate() {
-            job.accepted_at += i as u64;
+        let all = || {
+            vec![
+                key(0, Status::InProgress, 10, None),
+                key(3, Status::Pending, 13, None),
+                key(4, Status::Pending, 14, None),
+                key(1, Status::Cancelled, 11, Some(7)),
+                key(2, Status::Failed, 12, Some(30)),
+            ]
+        };
+        let page = |pairs: &[(&str, &str)]| query(pairs).unwrap().page(all());
+        assert_eq!(page(&[]), (vec![4, 3, 2, 1, 0], 5));
+        let open = [("status", "pending,in_progress"), ("sort_order", "asc"), ("limit", "2")];
+        assert_eq!(page(&open), (vec![0, 3], 3));
+        assert_eq!(
+            query(&open).unwrap().answer(vec![json!(0), json!(3)], 3)["pagination"],
+            json!({"offset": 0, "limit": 2, "total": 3, "has_more": true})
+        );
+        assert_eq!(page(&[("status", "completed,failed,cancelled")]), (vec![2, 1], 2));
+        assert_eq!(page(&[("status", " Failed ,CANCELLED")]), (vec![2, 1], 2));
+        assert_eq!(page(&[("status", ",")]), (vec![], 0), "no status is none");
+        assert_eq!(page(&[("offset", "4")]), (vec![0], 5));
+        assert_eq!(page(&[("offset", "9")]), (vec![], 5));
+        assert_eq!(page(&[("limit", &"9".repeat(30))]).0.len(), 5);
+        assert_eq!(page(&[("workflow_id", "w3")]), (vec![3], 1));
+        assert_eq!(page(&[("sort_by", "execution_duration")]).0, [2, 1, 0, 3, 4], "equals as they were");
+        assert_eq!(page(&[("sort_by", "Execution_Duration"), ("sort_order", "ASC")]).0, [0, 3, 4, 1, 2]);
+    }
+
+    #[test]
+    fn ids_of_workflows_are_texts_of_a_bounded_length() {
+        let of = |extra: &str| workflow_id(extra);
+        assert_eq!(
+            of(r#"{"extra_pnginfo": {"workflow": {"nodes": [1], "id": "w\u0031"}}}"#),
+            Some("w1".into())
+        );
+        for odd in [
+            "",
+            "broken",
+            "{}",
+            r#"{"extra_pnginfo": null}"#,
+            r#"{"extra_pnginfo": {"workflow": null}}"#,
+            r#"{"extra_pnginfo": [1]}"#,
+            r#"{"extra_pnginfo": {"workflow": {"id": 5}}}"#,
+            &format!(r#"{{"extra_pnginfo": {{"workflow": {{"id": "{}"}}}}}}"#, "x".repeat(300)),
+        ] {
+            assert_eq!(of(odd), None, "{odd}");
         }
-        let failed = History::default();
-        let state = |i: usize| match i {
-            0 => State::InProgress,
-            1 => State::Ended { outcome: JobOutcome::Interrupted, history: &failed },
-            2 => State::Ended { outcome: JobOutcome::Lost, history: &failed },
-            _ => State::Pending,
-        };
-        let all =
-            || jobs.iter().enumerate().map(|(i, job)| Listed { job, state: state(i) }).collect::<Vec<_>>();
-        let ids = |value: &Value| {
-            value["jobs"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|j| j["id"].as_str().unwrap().to_owned())
-                .collect::<Vec<_>>()
-        };
-        let page = list(
-            &query(&[("status", "pending,in_progress"), ("sort_order", "asc"), ("limit", "2")]).unwrap(),
-            all(),
-        );
-        assert_eq!(ids(&page), ["0", "3"]);
-        assert_eq!(
-            page["jobs"][0],
-            json!({"id": "0", "status": "in_progress", "priority": 0, "create_time": 1_795_329_855_569_u64, "outputs_count": 0})
-        );
-        assert_eq!(page["pagination"], json!({"offset": 0, "limit": 2, "total": 3, "has_more": true}));
-        assert_eq!(
-            ids(&list(&query(&[("status", "completed,failed,cancelled")]).unwrap(), all())),
-            ["2", "1"]
-        );
-        assert_eq!(ids(&list(&query(&[("offset", "9")]).unwrap(), all())), [""; 0]);
-        assert_eq!(ids(&list(&query(&[("workflow_id", "w9")]).unwrap(), all())), [""; 0]);
     }
 
     #[test]
@@ -348,7 +389,8 @@ mod tests {
         );
         assert_eq!(error(&[("limit", "0")]), "limit must be a positive integer");
         assert_eq!(error(&[("limit", "x")]), "limit must be an integer");
-        assert_eq!(error(&[("offset", "99999999999999999999")]), "offset must be an integer");
+        assert_eq!(error(&[("offset", "1.5")]), "offset must be an integer");
+        assert_eq!(query(&[("offset", "99999999999999999999")]).unwrap().offset, i64::MAX as usize);
         assert_eq!(error(&[("sort_by", "x")]), "sort_by must be 'created_at' or 'execution_duration'");
         assert_eq!(error(&[("sort_order", "x")]), "sort_order must be 'asc' or 'desc'");
         assert_eq!(query(&[("offset", "-5")]).unwrap().offset, 0);

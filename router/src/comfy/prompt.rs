@@ -44,6 +44,8 @@ impl Submission {
     /// What the ledger keeps. `outputs` come from the analysis, `headers` from the request.
     pub fn into_body(self, outputs: Vec<String>, headers: Vec<(String, String)>) -> Body {
         Body {
+            workflow_id: super::jobs::workflow_id(&self.extra_data),
+            stored: None,
             prompt: self.prompt,
             extra_data: self.extra_data,
             secrets: self.secrets,

@@ -104,6 +104,31 @@ pub fn int(value: &Value) -> Result<Num, String> {
     }
 }
 
+/// `int(text)`, at the ends of what can be counted where it is beyond them; none where Python raises.
+pub fn int_of(text: &str) -> Option<i64> {
+    let digits = digits(text.trim())?;
+    match digits.parse::<i64>() {
+        Ok(int) => Some(int),
+        Err(error) => match error.kind() {
+            std::num::IntErrorKind::PosOverflow => Some(i64::MAX),
+            std::num::IntErrorKind::NegOverflow => Some(i64::MIN),
+            _ => None,
+        },
+    }
+}
+
+/// `bool(x)`
+pub fn truthy(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(flag) => *flag,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(members) => !members.is_empty(),
+    }
+}
+
 /// `float(x)`, or the text of its exception.
 pub fn float(value: &Value) -> Result<Num, String> {
     match value {
@@ -243,6 +268,30 @@ mod tests {
         assert!(failed(int(&json!(null))).ends_with("a real number, not 'NoneType'"));
         assert_eq!(failed(float(&json!("x"))), "could not convert string to float: 'x'");
         assert!(failed(float(&json!({}))).ends_with("not 'dict'"));
+    }
+
+    #[test]
+    fn integers_of_texts_are_clamped_and_nothing_else_is_one() {
+        for (text, int) in [(" 5 ", 5), ("+5", 5), ("-1", -1), ("1_000", 1000), ("007", 7)] {
+            assert_eq!(int_of(text), Some(int), "{text}");
+        }
+        assert_eq!(int_of(&"9".repeat(40)), Some(i64::MAX));
+        assert_eq!(int_of(&format!("-{}", "9".repeat(40))), Some(i64::MIN));
+        for text in ["", " ", "x", "1.0", "1e3", "0x1", "1__0", "_1", "1_", "- 1", "+", "nan"] {
+            assert_eq!(int_of(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn empty_things_and_zeros_are_false() {
+        for value in
+            [json!(null), json!(false), json!(0), json!(0.0), json!(-0.0), json!(""), json!([]), json!({})]
+        {
+            assert!(!truthy(&value), "{value}");
+        }
+        for value in [json!(true), json!(-1), json!(0.5), json!("false"), json!([0]), json!({"a": 0})] {
+            assert!(truthy(&value), "{value}");
+        }
     }
 
     #[test]

@@ -171,6 +171,8 @@ pub struct Limits {
     pub queue_jobs: usize,
     /// Jobs waiting, of one tenant.
     pub tenant_jobs: usize,
+    /// Prompts of waiting jobs that are kept in memory; the others are read from the ledger when they are needed.
+    pub queue_memory_bytes: usize,
     /// Attempts of one job, whatever the policy says; without a policy's word a job gets all of them.
     pub attempts: u32,
     /// Body of `POST /prompt`.
@@ -198,6 +200,7 @@ impl Default for Limits {
         Self {
             queue_jobs: 10_000,
             tenant_jobs: 1_000,
+            queue_memory_bytes: 16 << 20,
             attempts: 3,
             prompt_bytes: 16 << 20,
             upload_bytes: 100 << 20,

@@ -233,7 +233,7 @@ impl Check<'_> {
     fn ranges(&mut self, config: &Config) {
         const HOUR_MS: u64 = 3_600_000;
         let (fleet, limits, policy) = (&config.fleet, &config.limits, &config.policy.limits);
-        let rows: [(&str, &str, u64, u64, u64); 42] = [
+        let rows: [(&str, &str, u64, u64, u64); 43] = [
             ("discover", "timeout_ms", config.discover.timeout_ms, 10, 60_000),
             ("fleet", "poll_ms", fleet.poll_ms, 50, HOUR_MS),
             ("fleet", "connect_timeout_ms", fleet.connect_timeout_ms, 1, HOUR_MS),
@@ -261,6 +261,7 @@ impl Check<'_> {
             ("telemetry", "sample_ms", config.telemetry.sample_ms, 20, HOUR_MS),
             ("limits", "queue_jobs", limits.queue_jobs as u64, 1, 10_000_000),
             ("limits", "tenant_jobs", limits.tenant_jobs as u64, 1, 10_000_000),
+            ("limits", "queue_memory_bytes", limits.queue_memory_bytes as u64, 0, 1 << 40),
             ("limits", "attempts", limits.attempts.into(), 1, 1_000),
             ("timeouts", "interrupt_s", config.timeouts.interrupt_s, 1, 86_400),
             ("limits", "prompt_bytes", limits.prompt_bytes as u64, 1 << 10, 1 << 30),

@@ -1,5 +1,6 @@
 //! The queries. Each runs on a reader's connection, in one read transaction, and never waits for the writer.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
@@ -7,14 +8,11 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::de::DeserializeOwned;
 
 use super::record::{Rest, from_word, sum};
-use super::rows::{
-    AttemptRow, Counts, HistoryQuery, HistoryRow, JobFilter, JobRow, JobStateFilter, JobSummary, OnceRow,
-    Page, Window,
-};
+use super::rows::{AttemptRow, Counts, JobFilter, JobRow, JobStateFilter, JobSummary, OnceRow, Page};
 use crate::model::decision::{DecisionRecord, Limits, PolicyVersion, Priority};
 use crate::model::event::{History, OpenJob, OutputFile};
 use crate::model::id::{InstanceId, JobId, UpstreamId};
-use crate::model::job::{Attempt, Job, JobOutcome, Needs, Number, Requested, WallMs};
+use crate::model::job::{Attempt, Body, Job, JobOutcome, Needs, Number, Requested, Stored, Texts, WallMs};
 
 /// SQLite's errors, and rows that are not what was written.
 #[derive(Debug)]
@@ -34,7 +32,7 @@ impl From<rusqlite::Error> for ReadError {
     }
 }
 
-type Read<T> = Result<T, ReadError>;
+pub(super) type Read<T> = Result<T, ReadError>;
 
 impl FromSql for Number {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
@@ -55,26 +53,27 @@ impl<T: DeserializeOwned> FromSql for Word<T> {
     }
 }
 
-fn get_word<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
+pub(super) fn get_word<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
     row.get::<_, Word<T>>(column).map(|w| w.0)
 }
 
-fn maybe_word<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<T>> {
+pub(super) fn maybe_word<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<T>> {
     Ok(row.get::<_, Option<Word<T>>>(column)?.map(|w| w.0))
 }
 
 /// Everything of a job but its texts; column names are those of the table.
-const HEAD: &str = "j.seq, j.id, j.prompt_id, j.number, j.client_id, j.tenant, j.class, j.requested_number,
-    j.requested_front, j.accepted_at, j.score, j.ageing, j.queue_ms, j.run_ms, j.stall_ms, j.outcome, j.ended_at";
-const BODY: &str = "b.prompt, b.extra_data, b.rest, b.needs, b.sum AS body_sum";
-const HISTORY: &str = "h.outputs, h.status, h.meta, h.node_errors, h.files, h.sum AS history_sum";
+pub(super) const HEAD: &str = "j.seq, j.id, j.prompt_id, j.number, j.client_id, j.tenant, j.class, j.requested_number,
+    j.requested_front, j.accepted_at, j.score, j.ageing, j.queue_ms, j.run_ms, j.stall_ms, j.outcome, j.ended_at,
+    j.place, j.pinned, j.workflow_id";
+pub(super) const BODY: &str = "b.prompt, b.extra_data, b.rest, b.needs, b.sum AS body_sum";
+pub(super) const HISTORY: &str = "h.outputs, h.status, h.meta, h.node_errors, h.files, h.sum AS history_sum";
 
 /// A row's times are never negative.
-fn wall(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<WallMs>> {
+pub(super) fn wall(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<WallMs>> {
     Ok(row.get::<_, Option<i64>>(column)?.map(i64::unsigned_abs))
 }
 
-fn head(row: &Row<'_>) -> rusqlite::Result<(i64, JobRow)> {
+pub(super) fn head(row: &Row<'_>) -> rusqlite::Result<(i64, JobRow)> {
     let job = Job {
         id: get_word(row, "id")?,
         prompt_id: row.get("prompt_id")?,
@@ -84,7 +83,7 @@ fn head(row: &Row<'_>) -> rusqlite::Result<(i64, JobRow)> {
         class: get_word(row, "class")?,
         requested: Requested { number: row.get("requested_number")?, front: row.get("requested_front")? },
         accepted_at: wall(row, "accepted_at")?.unwrap_or_default(),
-        body: Arc::default(),
+        body: Arc::new(Body { workflow_id: row.get("workflow_id")?, ..Body::default() }),
         needs: Arc::default(),
         once: None,
     };
@@ -92,11 +91,13 @@ fn head(row: &Row<'_>) -> rusqlite::Result<(i64, JobRow)> {
         Limits { queue_ms: row.get("queue_ms")?, run_ms: row.get("run_ms")?, stall_ms: row.get("stall_ms")? };
     let (outcome, ended_at) = (maybe_word(row, "outcome")?, wall(row, "ended_at")?);
     let priority = Priority { score: row.get("score")?, ageing_per_second: row.get("ageing")? };
-    Ok((row.get("seq")?, JobRow { job, priority, limits, outcome, ended_at, attempts: Vec::new() }))
+    let (place, pinned) = (row.get("place")?, row.get("pinned")?);
+    let found = JobRow { job, priority, limits, place, pinned, outcome, ended_at, attempts: Vec::new() };
+    Ok((row.get("seq")?, found))
 }
 
 /// Fills in what was posted; a job that was taken out of the history has no body any more.
-fn add_body(job: &mut Job, row: &Row<'_>) -> Read<()> {
+pub(super) fn add_body(job: &mut Job, row: &Row<'_>) -> Read<()> {
     let Some(prompt) = row.get::<_, Option<String>>("prompt")? else {
         return Ok(());
     };
@@ -106,14 +107,14 @@ fn add_body(job: &mut Job, row: &Row<'_>) -> Read<()> {
         return Err(ReadError::Damaged(format!("the prompt of job {} is not what was written", job.id)));
     }
     let damaged = |e: serde_json::Error| ReadError::Damaged(format!("job {}: {e}", job.id));
-    let body = Rest::body(&rest, prompt, extra_data).map_err(damaged)?;
+    let body = Rest::body(&rest, prompt, extra_data, None).map_err(damaged)?;
     let needs: Needs = serde_json::from_str(&needs).map_err(damaged)?;
     job.body = Arc::new(body);
     job.needs = Arc::new(needs);
     Ok(())
 }
 
-fn history_columns(job: JobId, row: &Row<'_>) -> Read<History> {
+pub(super) fn history_columns(job: JobId, row: &Row<'_>) -> Read<History> {
     let mut history = History {
         outputs: row.get("outputs")?,
         status: row.get("status")?,
@@ -131,7 +132,7 @@ fn history_columns(job: JobId, row: &Row<'_>) -> Read<History> {
     Ok(history)
 }
 
-fn attempts(conn: &Connection, seq: i64) -> Read<Vec<AttemptRow>> {
+pub(super) fn attempts(conn: &Connection, seq: i64) -> Read<Vec<AttemptRow>> {
     let mut query = conn.prepare_cached(
         "SELECT number, upstream_id, instance, started_at, outcome, ended_at, detail
          FROM attempt WHERE job = ?1 ORDER BY number",
@@ -153,62 +154,70 @@ fn attempts(conn: &Connection, seq: i64) -> Read<Vec<AttemptRow>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-pub(super) fn open_jobs(conn: &Connection) -> Read<Vec<OpenJob>> {
+pub(super) fn open_jobs(conn: &Connection, text_bytes: usize) -> Read<Vec<OpenJob>> {
     let sql = format!(
-        "SELECT {HEAD}, {BODY} FROM job j LEFT JOIN body b ON b.job = j.seq WHERE j.outcome IS NULL ORDER BY j.seq"
+        "SELECT {HEAD}, a.rest, a.needs, a.digest, a.bytes, a.sum AS about_sum
+         FROM job j LEFT JOIN about a ON a.job = j.seq WHERE j.outcome IS NULL ORDER BY j.seq"
     );
     let mut query = conn.prepare_cached(&sql)?;
     let mut rows = query.query([])?;
-    let mut jobs = Vec::new();
+    let (mut jobs, mut left) = (Vec::new(), text_bytes);
     while let Some(row) = rows.next()? {
         let (seq, mut found) = head(row)?;
-        add_body(&mut found.job, row)?;
+        match about(&mut found.job, row)? {
+            Some(bytes) if bytes > left => {}
+            known => {
+                let texts = whole(conn, seq, &mut found.job)?;
+                left = left.saturating_sub(known.unwrap_or(texts));
+            }
+        }
         let attempts = attempts(conn, seq)?.into_iter().map(|a| (a.attempt, a.outcome)).collect();
-        jobs.push(OpenJob { job: found.job, priority: found.priority, limits: found.limits, attempts });
+        let JobRow { job, priority, limits, place, pinned, .. } = found;
+        jobs.push(OpenJob { job, priority, limits, place, pinned, attempts });
     }
     Ok(jobs)
 }
 
-pub(super) fn history(conn: &Connection, query: HistoryQuery) -> Read<Vec<HistoryRow>> {
-    let (filter, values) = match query.window() {
-        Window::Nothing => return Ok(Vec::new()),
-        Window::Last(n) => ("ORDER BY ended_seq DESC LIMIT ?1 OFFSET ?2", [n, 0]),
-        Window::From { skip, take } => ("ORDER BY ended_seq LIMIT ?1 OFFSET ?2", [take.unwrap_or(-1), skip]),
-    };
-    // The rows are chosen in the index alone; only those chosen have their texts read.
-    let sql = format!(
-        "SELECT {HEAD}, {BODY}, {HISTORY} FROM
-            (SELECT seq AS chosen, ended_seq AS place FROM job WHERE in_history = 1 {filter})
-         JOIN job j ON j.seq = chosen JOIN body b ON b.job = chosen JOIN history h ON h.job = chosen ORDER BY place"
-    );
-    let mut statement = conn.prepare_cached(&sql)?;
-    let mut rows = statement.query(values)?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        found.push(history_row(conn, row)?);
+/// Fills in everything but the large texts; gives their size. None: it was accepted by a version that did not keep
+/// these apart.
+fn about(job: &mut Job, row: &Row<'_>) -> Read<Option<usize>> {
+    let Some(rest) = row.get::<_, Option<String>>("rest")? else { return Ok(None) };
+    let needs: String = row.get("needs")?;
+    if row.get::<_, Vec<u8>>("about_sum")? != sum(&[&rest, &needs]) {
+        return Err(ReadError::Damaged(format!("what job {} needs is not what was written", job.id)));
+    }
+    let damaged = |e: serde_json::Error| ReadError::Damaged(format!("job {}: {e}", job.id));
+    let bytes = usize::try_from(row.get::<_, i64>("bytes")?).unwrap_or_default();
+    let stored = Stored { digest: row.get("digest")?, bytes };
+    let body = Rest::body(&rest, String::new(), String::new(), Some(stored)).map_err(damaged)?;
+    job.needs = Arc::new(serde_json::from_str(&needs).map_err(damaged)?);
+    job.body = Arc::new(body);
+    Ok(Some(bytes))
+}
+
+/// Reads the whole body; gives the size of its large texts.
+fn whole(conn: &Connection, seq: i64, job: &mut Job) -> Read<usize> {
+    let mut query = conn.prepare_cached(&format!("SELECT {BODY} FROM body b WHERE b.job = ?1"))?;
+    let mut rows = query.query([seq])?;
+    if let Some(row) = rows.next()? {
+        add_body(job, row)?;
+    }
+    Ok(job.body.text_bytes())
+}
+
+pub(super) fn texts(conn: &Connection, jobs: &[JobId]) -> Read<HashMap<JobId, Texts>> {
+    let sql = format!("SELECT {HEAD}, {BODY} FROM job j JOIN body b ON b.job = j.seq WHERE j.id = ?1");
+    let mut query = conn.prepare_cached(&sql)?;
+    let mut found = HashMap::with_capacity(jobs.len());
+    for id in jobs {
+        let mut rows = query.query([id.to_string()])?;
+        let Some(row) = rows.next()? else { continue };
+        let (_, mut row_of) = head(row)?;
+        add_body(&mut row_of.job, row)?;
+        let body = Arc::unwrap_or_clone(row_of.job.body);
+        found.insert(*id, Texts { prompt: body.prompt, extra_data: body.extra_data });
     }
     Ok(found)
-}
-
-fn history_row(conn: &Connection, row: &Row<'_>) -> Read<HistoryRow> {
-    let (seq, mut head) = head(row)?;
-    add_body(&mut head.job, row)?;
-    let id = head.job.id;
-    let (Some(outcome), Some(ended_at)) = (head.outcome, head.ended_at) else {
-        return Err(ReadError::Damaged(format!("job {id} is in the history and has no end")));
-    };
-    let history = history_columns(id, row)?;
-    Ok(HistoryRow { job: head.job, outcome, ended_at, history, attempts: attempts(conn, seq)? })
-}
-
-pub(super) fn history_of(conn: &Connection, prompt_id: &str) -> Read<Option<HistoryRow>> {
-    let sql = format!(
-        "SELECT {HEAD}, {BODY}, {HISTORY} FROM job j JOIN body b ON b.job = j.seq JOIN history h ON h.job = j.seq
-         WHERE j.prompt_id = ?1 AND j.in_history = 1"
-    );
-    let mut statement = conn.prepare_cached(&sql)?;
-    let mut rows = statement.query([prompt_id])?;
-    rows.next()?.map(|row| history_row(conn, row)).transpose()
 }
 
 /// The newest job of a prompt id.

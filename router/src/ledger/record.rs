@@ -4,10 +4,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
+use crate::comfy::jobs;
 use crate::model::decision::{DecisionRecord, Limits, Priority};
-use crate::model::event::{Event, History};
+use crate::model::event::{Event, History, Standing};
 use crate::model::id::JobId;
-use crate::model::job::{Attempt, AttemptOutcome, Body, Job, JobOutcome, Rename, WallMs};
+use crate::model::job::{Attempt, AttemptOutcome, Body, Job, JobOutcome, Rename, Stored, WallMs};
 
 pub(super) type Sum = [u8; 8];
 
@@ -25,12 +26,31 @@ pub(super) fn sum(texts: &[&str]) -> Sum {
 #[derive(Debug)]
 pub(super) enum Record {
     Accepted(Box<Accepted>),
-    Started { job: JobId, attempt: Attempt },
-    AttemptEnded { job: JobId, number: u32, outcome: AttemptOutcome, at: WallMs, detail: String },
+    Started {
+        job: JobId,
+        attempt: Attempt,
+    },
+    AttemptEnded {
+        job: JobId,
+        number: u32,
+        outcome: AttemptOutcome,
+        at: WallMs,
+        detail: String,
+    },
     Ended(Box<Ended>),
+    Changed {
+        job: JobId,
+        standing: Box<Standing>,
+    },
     Decision(Box<DecisionRecord>),
-    DeleteHistory(Vec<String>),
-    ClearHistory,
+    /// Of one tenant where one is named.
+    DeleteHistory {
+        prompt_ids: Vec<String>,
+        tenant: Option<String>,
+    },
+    ClearHistory {
+        tenant: Option<String>,
+    },
 }
 
 #[derive(Debug)]
@@ -41,6 +61,8 @@ pub(super) struct Accepted {
     pub(super) rest: String,
     pub(super) needs: String,
     pub(super) sum: Sum,
+    /// Of what is read when the texts are not.
+    pub(super) about_sum: Sum,
 }
 
 #[derive(Debug)]
@@ -50,6 +72,8 @@ pub(super) struct Ended {
     pub(super) at: WallMs,
     pub(super) history: History,
     pub(super) files: String,
+    /// When the instance began and when it was done, as its messages say.
+    pub(super) times: (Option<WallMs>, Option<WallMs>),
     pub(super) sum: Sum,
 }
 
@@ -62,6 +86,7 @@ impl From<Event> for Record {
                 Self::AttemptEnded { job, number, outcome, at, detail }
             }
             Event::JobEnded { job, outcome, at, history } => Self::ended(job, outcome, at, history),
+            Event::JobChanged { job, standing } => Self::Changed { job, standing },
             Event::Decision(record) => Self::Decision(record),
         }
     }
@@ -72,13 +97,15 @@ impl Record {
         let rest = Rest::of(&job.body);
         let needs = to_json(&*job.needs);
         let sum = sum(&[&job.body.prompt, &job.body.extra_data, &rest, &needs]);
-        Self::Accepted(Box::new(Accepted { job, priority, limits, rest, needs, sum }))
+        let about_sum = self::sum(&[&rest, &needs]);
+        Self::Accepted(Box::new(Accepted { job, priority, limits, rest, needs, sum, about_sum }))
     }
 
     fn ended(job: JobId, outcome: JobOutcome, at: WallMs, history: History) -> Self {
         let files = to_json(&history.files);
         let sum = sum(&[&history.outputs, &history.status, &history.meta, &history.node_errors, &files]);
-        Self::Ended(Box::new(Ended { job, outcome, at, history, files, sum }))
+        let times = jobs::times(&history.status);
+        Self::Ended(Box::new(Ended { job, outcome, at, history, files, times, sum }))
     }
 
     /// Its word in the names of failpoints.
@@ -88,8 +115,9 @@ impl Record {
             Self::Started { .. } => "started",
             Self::AttemptEnded { .. } => "attempt_ended",
             Self::Ended(_) => "ended",
+            Self::Changed { .. } => "changed",
             Self::Decision(_) => "decision",
-            Self::DeleteHistory(_) | Self::ClearHistory => "delete",
+            Self::DeleteHistory { .. } | Self::ClearHistory { .. } => "delete",
         }
     }
 
@@ -116,6 +144,8 @@ pub(super) struct Rest<'a> {
     input_kib: u32,
     #[serde(default, skip_serializing_if = "<[Rename]>::is_empty")]
     renames: std::borrow::Cow<'a, [Rename]>,
+    #[serde(default)]
+    workflow_id: Option<std::borrow::Cow<'a, str>>,
 }
 
 impl Rest<'_> {
@@ -126,11 +156,17 @@ impl Rest<'_> {
             headers: body.headers.as_slice().into(),
             input_kib: body.input_kib,
             renames: body.renames.as_slice().into(),
+            workflow_id: body.workflow_id.as_deref().map(Into::into),
         })
     }
 
     /// A body without secrets, which are never stored.
-    pub(super) fn body(text: &str, prompt: String, extra_data: String) -> serde_json::Result<Body> {
+    pub(super) fn body(
+        text: &str,
+        prompt: String,
+        extra_data: String,
+        stored: Option<Stored>,
+    ) -> serde_json::Result<Body> {
         let rest: Rest<'_> = serde_json::from_str(text)?;
         Ok(Body {
             prompt,
@@ -141,6 +177,8 @@ impl Rest<'_> {
             headers: rest.headers.into_owned(),
             input_kib: rest.input_kib,
             renames: rest.renames.into_owned(),
+            workflow_id: rest.workflow_id.map(Into::into),
+            stored,
         })
     }
 }

@@ -47,9 +47,34 @@ impl HistoryQuery {
     }
 }
 
+/// Where an entry of the history is in the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HistorySeq(pub(super) i64);
+
+/// How much of an entry is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Whole,
+    /// Without `prompt` and `extra_data`.
+    Results,
+}
+
+/// What finished jobs are filtered and sorted by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HistoryKey {
+    pub seq: HistorySeq,
+    pub id: JobId,
+    pub outcome: JobOutcome,
+    pub accepted_at: WallMs,
+    pub began_at: Option<WallMs>,
+    pub done_at: Option<WallMs>,
+    pub workflow_id: Option<String>,
+}
+
 /// A finished job as `/history` shows it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HistoryRow {
+    pub seq: HistorySeq,
     /// Its secrets are not there: they are never stored.
     pub job: Job,
     pub outcome: JobOutcome,
@@ -76,6 +101,9 @@ pub struct JobRow {
     pub job: Job,
     pub priority: Priority,
     pub limits: Limits,
+    /// As in [`Standing`](crate::model::event::Standing).
+    pub place: i64,
+    pub pinned: bool,
     pub outcome: Option<JobOutcome>,
     pub ended_at: Option<WallMs>,
     pub attempts: Vec<AttemptRow>,

@@ -114,6 +114,33 @@ CREATE TABLE once (                 -- requests that clients may repeat
 CREATE INDEX once_until ON once (until);
 ",
     r"
+ALTER TABLE job ADD COLUMN place INTEGER NOT NULL DEFAULT 0;    -- an operator's: higher runs earlier, whatever the score
+ALTER TABLE job ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0;   -- the score is an operator's: no policy changes it
+ALTER TABLE job ADD COLUMN workflow_id TEXT;
+ALTER TABLE job ADD COLUMN began_at INTEGER;                    -- as the instance's messages say
+ALTER TABLE job ADD COLUMN done_at INTEGER;
+UPDATE job SET workflow_id = (SELECT json_extract(b.extra_data, '$.extra_pnginfo.workflow.id') FROM body b
+    WHERE b.job = job.seq AND json_valid(b.extra_data)
+        AND json_type(b.extra_data, '$.extra_pnginfo.workflow.id') = 'text');
+UPDATE job SET
+    began_at = (SELECT min(CAST(json_extract(m.value, '$[1].timestamp') AS INTEGER))
+        FROM history h, json_each(iif(json_valid(h.status), h.status, '{}'), '$.messages') m
+        WHERE h.job = job.seq AND json_extract(m.value, '$[0]') = 'execution_start'),
+    done_at = (SELECT max(CAST(json_extract(m.value, '$[1].timestamp') AS INTEGER))
+        FROM history h, json_each(iif(json_valid(h.status), h.status, '{}'), '$.messages') m
+        WHERE h.job = job.seq
+            AND json_extract(m.value, '$[0]') IN ('execution_success', 'execution_error', 'execution_interrupted'));
+
+CREATE TABLE about (                -- of a job that is not over: its body without the large texts
+    job INTEGER PRIMARY KEY,
+    rest TEXT NOT NULL,
+    needs TEXT NOT NULL,
+    digest BLOB NOT NULL,           -- of the prompt
+    bytes INTEGER NOT NULL,         -- of prompt and extra_data
+    sum BLOB NOT NULL
+) STRICT;
+",
+    r"
 CREATE TABLE written (              -- who wrote an output file last on its instance
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     filename TEXT NOT NULL,

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::error::ApplyError;
 use super::record::{Accepted, Ended, Record, word};
 use crate::model::decision::DecisionRecord;
+use crate::model::event::Standing;
 use crate::model::id::JobId;
 use crate::model::job::{Attempt, AttemptOutcome, Job, JobOutcome, Number, Once, WallMs};
 
@@ -20,9 +21,12 @@ pub(super) fn apply(conn: &Connection, record: &Record) -> Applied {
             end_attempt(conn, *job, *number, outcome, *at, detail)
         }
         Record::Ended(ended) => end(conn, ended),
+        Record::Changed { job, standing } => change(conn, *job, standing),
         Record::Decision(decision) => decide(conn, decision),
-        Record::DeleteHistory(prompt_ids) => prompt_ids.iter().try_for_each(|id| forget(conn, id)),
-        Record::ClearHistory => clear_history(conn),
+        Record::DeleteHistory { prompt_ids, tenant } => {
+            prompt_ids.iter().try_for_each(|id| forget(conn, id, tenant.as_deref()))
+        }
+        Record::ClearHistory { tenant } => clear_history(conn, tenant.as_deref()),
     }
 }
 
@@ -52,6 +56,16 @@ fn accept(conn: &Connection, accepted: &Accepted) -> Applied {
             accepted.rest,
             accepted.needs,
             accepted.sum
+        ])
+        .map_err(ApplyError::of(EVENT, job.id))?;
+    conn.prepare_cached("INSERT INTO about VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .execute(params![
+            seq,
+            accepted.rest,
+            accepted.needs,
+            job.body.digest(),
+            job.body.text_bytes() as i64,
+            accepted.about_sum
         ])
         .map_err(ApplyError::of(EVENT, job.id))?;
     if let Number::Counted(n) = job.number {
@@ -86,8 +100,8 @@ fn insert_job(conn: &Connection, accepted: &Accepted) -> rusqlite::Result<i64> {
     let Accepted { job, priority, limits, .. } = accepted;
     conn.prepare_cached(
         "INSERT INTO job (id, prompt_id, number, client_id, tenant, class, requested_number, requested_front,
-            accepted_at, score, ageing, queue_ms, run_ms, stall_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+            accepted_at, score, ageing, queue_ms, run_ms, stall_ms, workflow_id)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
     )?
     .insert(params![
         job.id.to_string(),
@@ -104,7 +118,34 @@ fn insert_job(conn: &Connection, accepted: &Accepted) -> rusqlite::Result<i64> {
         limits.queue_ms,
         limits.run_ms,
         limits.stall_ms,
+        job.body.workflow_id,
     ])
+}
+
+fn change(conn: &Connection, job: JobId, standing: &Standing) -> Applied {
+    const EVENT: &str = "job_changed";
+    let seq = open_job(conn, EVENT, job)?;
+    let Standing { number, requested, class, place, priority, pinned, limits } = standing;
+    conn.prepare_cached(
+        "UPDATE job SET number = ?2, requested_number = ?3, requested_front = ?4, class = ?5, place = ?6, score = ?7,
+            ageing = ?8, pinned = ?9, queue_ms = ?10, run_ms = ?11, stall_ms = ?12 WHERE seq = ?1",
+    )?
+    .execute(params![
+        seq,
+        number,
+        requested.number,
+        requested.front,
+        word(class),
+        place,
+        priority.score,
+        priority.ageing_per_second,
+        pinned,
+        limits.queue_ms,
+        limits.run_ms,
+        limits.stall_ms,
+    ])
+    .map_err(ApplyError::of(EVENT, job))?;
+    Ok(())
 }
 
 /// The row of a job that is not over.
@@ -190,10 +231,18 @@ fn end(conn: &Connection, ended: &Ended) -> Applied {
         supersede(conn, seq)?;
     }
     conn.prepare_cached(
-        "UPDATE job SET outcome = ?2, ended_at = ?3, in_history = ?4,
+        "UPDATE job SET outcome = ?2, ended_at = ?3, in_history = ?4, began_at = ?5, done_at = ?6,
             ended_seq = (SELECT coalesce(max(ended_seq), 0) + 1 FROM job) WHERE seq = ?1",
     )?
-    .execute(params![seq, ended.outcome.as_str(), int(ended.at), remembered])?;
+    .execute(params![
+        seq,
+        ended.outcome.as_str(),
+        int(ended.at),
+        remembered,
+        ended.times.0.map(int),
+        ended.times.1.map(int)
+    ])?;
+    conn.prepare_cached("DELETE FROM about WHERE job = ?1")?.execute([seq])?;
     if !remembered {
         return Ok(strip(conn, seq)?);
     }
@@ -279,18 +328,21 @@ fn strip(conn: &Connection, seq: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn forget(conn: &Connection, prompt_id: &str) -> Applied {
+fn forget(conn: &Connection, prompt_id: &str, tenant: Option<&str>) -> Applied {
     let seq = conn
-        .prepare_cached("SELECT seq FROM job WHERE prompt_id = ?1 AND in_history = 1")?
-        .query_row([prompt_id], |row| row.get(0))
+        .prepare_cached(
+            "SELECT seq FROM job WHERE prompt_id = ?1 AND in_history = 1 AND (?2 IS NULL OR tenant = ?2)",
+        )?
+        .query_row(params![prompt_id, tenant], |row| row.get(0))
         .optional()?;
     Ok(seq.map_or(Ok(()), |seq| strip(conn, seq))?)
 }
 
-fn clear_history(conn: &Connection) -> Applied {
-    conn.execute("DELETE FROM body WHERE job IN (SELECT seq FROM job WHERE outcome IS NOT NULL)", [])?;
-    conn.execute("DELETE FROM history", [])?;
-    conn.execute("UPDATE job SET in_history = 0 WHERE in_history = 1", [])?;
+fn clear_history(conn: &Connection, tenant: Option<&str>) -> Applied {
+    const CLEARED: &str = "SELECT seq FROM job WHERE in_history = 1 AND (?1 IS NULL OR tenant = ?1)";
+    conn.execute(&format!("DELETE FROM body WHERE job IN ({CLEARED})"), [tenant])?;
+    conn.execute(&format!("DELETE FROM history WHERE job IN ({CLEARED})"), [tenant])?;
+    conn.execute(&format!("UPDATE job SET in_history = 0 WHERE seq IN ({CLEARED})"), [tenant])?;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! The ledger as its callers see it; `crash` is about what survives.
 
 mod crash;
+mod listing;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -63,7 +64,7 @@ fn job(prompt_id: &str) -> Job {
         accepted_at: 1_700_000_000_123,
         body: Arc::new(Body {
             prompt: r#"{"1":{"class_type":"KSampler","inputs":{"text":"snö\u0000"}}}"#.into(),
-            extra_data: r#"{"extra_pnginfo":{}}"#.into(),
+            extra_data: r#"{"extra_pnginfo":{"workflow":{"id":"w1"}}}"#.into(),
             secrets: Secrets(vec![("api_key_comfy_org".into(), format!("\"{SECRET}\""))]),
             outputs: vec!["1".into()],
             targets: Some(vec!["1".into()]),
@@ -74,6 +75,8 @@ fn job(prompt_id: &str) -> Job {
             }],
             input_kib: 3,
             headers: vec![("x-team".into(), "blue".into())],
+            workflow_id: Some("w1".into()),
+            stored: None,
         }),
         needs: Arc::new(Needs {
             models: vec![ModelRef { folder: "checkpoints".into(), name: "sd.safetensors".into() }],
@@ -83,6 +86,11 @@ fn job(prompt_id: &str) -> Job {
         }),
         once: None,
     }
+}
+
+async fn entries(ledger: &Handle, query: HistoryQuery) -> Vec<HistoryRow> {
+    let seqs = ledger.history(query, None).await.expect("reads");
+    ledger.history_rows(seqs, Part::Whole).await.expect("reads")
 }
 
 fn accepted(job: &Job) -> Event {
@@ -155,7 +163,7 @@ async fn an_open_job_comes_back_as_it_was_accepted() {
     let lost = attempt_ended(&job, 1, AttemptOutcome::Crash);
     world.ledger.commit(vec![lost, started(&job, 2, "gpu1")]).await.expect("commits");
     world.restart();
-    let open = world.ledger.open_jobs().await.expect("reads");
+    let open = world.ledger.open_jobs(usize::MAX).await.expect("reads");
     assert_eq!(open.len(), 1);
     assert_eq!(open[0].job, without_secrets(job));
     assert_eq!(open[0].priority, Priority { score: 2.5, ageing_per_second: 0.25 });
@@ -170,7 +178,7 @@ async fn a_finished_job_is_history_and_open_no_more() {
     let world = World::new();
     let job = job("p1");
     world.ledger.commit(life(&job, "gpu0", Some("x.png"))).await.expect("commits");
-    assert!(world.ledger.open_jobs().await.expect("reads").is_empty());
+    assert!(world.ledger.open_jobs(usize::MAX).await.expect("reads").is_empty());
     let row = world.ledger.history_of("p1").await.expect("reads").expect("is there");
     assert_eq!((row.outcome, row.ended_at), (JobOutcome::Success, 1_700_000_000_400));
     assert_eq!(row.job, without_secrets(job));
@@ -191,7 +199,7 @@ async fn history_is_in_order_of_ending_and_windowed_like_comfyui() {
         world.ledger.commit(vec![ended(&jobs[n], None)]).await.expect("commits");
     }
     let ask = async |max_items, offset| {
-        let rows = world.ledger.history(HistoryQuery { max_items, offset }).await.expect("reads");
+        let rows = entries(&world.ledger, HistoryQuery { max_items, offset }).await;
         prompt_ids(&rows).join(" ")
     };
     assert_eq!(ask(None, -1).await, "p2 p0 p1 p4 p3");
@@ -213,7 +221,7 @@ async fn a_prompt_id_used_again_shows_its_newest_job() {
     assert_eq!(world.ledger.job("same").await.expect("reads").expect("is there").job.id, second.id);
     assert_eq!(world.ledger.history_of("same").await.expect("reads").expect("is there").job.id, first.id);
     world.ledger.commit(vec![ended(&second, None)]).await.expect("commits");
-    let rows = world.ledger.history(HistoryQuery::default()).await.expect("reads");
+    let rows = entries(&world.ledger, HistoryQuery::default()).await;
     assert_eq!(rows.iter().map(|row| row.job.id).collect::<Vec<_>>(), [second.id]);
 }
 
@@ -227,16 +235,20 @@ async fn deleted_history_is_gone_with_its_texts() {
     }
     let open = job("open");
     world.ledger.commit(vec![accepted(&open)]).await.expect("commits");
-    world.ledger.delete_history(vec!["p2".into(), "never".into(), "open".into()]).await.expect("deletes");
-    let rows = world.ledger.history(HistoryQuery::default()).await.expect("reads");
+    world
+        .ledger
+        .delete_history(vec!["p2".into(), "never".into(), "open".into()], None)
+        .await
+        .expect("deletes");
+    let rows = entries(&world.ledger, HistoryQuery::default()).await;
     assert_eq!(prompt_ids(&rows), ["p1", "p3"]);
-    world.ledger.clear_history().await.expect("clears");
-    assert!(world.ledger.history(HistoryQuery::default()).await.expect("reads").is_empty());
+    world.ledger.clear_history(None).await.expect("clears");
+    assert!(entries(&world.ledger, HistoryQuery::default()).await.is_empty());
     // The record of the job, its files and the job that waits stay.
     let kept = world.ledger.job("p2").await.expect("reads").expect("is there");
     assert_eq!((kept.outcome, kept.job.body.prompt.as_str()), (Some(JobOutcome::Success), ""));
     assert_eq!(world.ledger.locate(&output("p1.png"), None, None).await.expect("reads"), Some("gpu0".into()));
-    assert_eq!(world.ledger.open_jobs().await.expect("reads")[0].job, without_secrets(open));
+    assert_eq!(world.ledger.open_jobs(usize::MAX).await.expect("reads")[0].job, without_secrets(open));
     world.restart();
     assert!(world.ledger.history_of("p1").await.expect("reads").is_none());
 }
@@ -304,7 +316,7 @@ async fn a_refused_commit_takes_none_of_its_neighbours_with_it() {
     for (n, result) in futures_util::future::join_all(waiting).await.into_iter().enumerate() {
         assert_eq!(result.is_err(), n == 25, "commit {n}: {result:?}");
     }
-    let open = world.ledger.open_jobs().await.expect("reads");
+    let open = world.ledger.open_jobs(usize::MAX).await.expect("reads");
     assert_eq!(open.len(), 50);
     // The order of the calls is the order of the record.
     let order: Vec<_> = open[1..].iter().map(|o| o.job.prompt_id.clone()).collect();
@@ -322,7 +334,7 @@ async fn the_counter_survives_and_goes_on_after_the_highest() {
     world.restart();
     assert_eq!(world.ledger.counter().await.expect("reads"), 10);
     let numbers: Vec<_> =
-        world.ledger.open_jobs().await.expect("reads").iter().map(|o| o.job.number).collect();
+        world.ledger.open_jobs(usize::MAX).await.expect("reads").iter().map(|o| o.job.number).collect();
     assert_eq!(numbers[2], Number::Given(1e12));
 }
 
@@ -336,7 +348,7 @@ async fn an_idempotency_key_is_stored_with_its_job_and_belongs_to_one_until_it_e
     };
     world.ledger.commit(vec![accepted(&keyed("p1", 1_000))]).await.expect("commits");
     refusal(world.ledger.commit(vec![accepted(&keyed("p2", 1_050))]).await);
-    assert_eq!(world.ledger.open_jobs().await.expect("reads").len(), 1, "refused whole");
+    assert_eq!(world.ledger.open_jobs(usize::MAX).await.expect("reads").len(), 1, "refused whole");
     world.restart();
     let row = world.ledger.once("ann", "k").await.expect("reads").expect("it is known");
     assert_eq!((row.digest, row.until, row.prompt_id.as_str()), ([7; 32], 1_100, "p1"));
@@ -404,7 +416,7 @@ async fn the_oldest_go_first_beyond_the_limits() {
         events.push(Event::Decision(Box::new(decision(Some(job.id), &n.to_string()))));
         world.ledger.commit(events).await.expect("commits");
     }
-    let rows = world.ledger.history(HistoryQuery::default()).await.expect("reads");
+    let rows = entries(&world.ledger, HistoryQuery::default()).await;
     assert_eq!(prompt_ids(&rows), ["p3", "p4", "p5"]);
     assert!(world.ledger.job("p2").await.expect("reads").is_none());
     assert!(world.ledger.job("open").await.expect("reads").is_some());
@@ -475,9 +487,9 @@ async fn a_full_ledger_says_so_and_goes_on_when_there_is_room() {
     assert_eq!(error.kind(), "full");
     assert!(world.ledger.health().borrow().is_none(), "no reason to distrust the file");
     assert_eq!(world.ledger.probe().await, Err(error), "and it is not ready for the next one");
-    let rows = world.ledger.history(HistoryQuery::default()).await.expect("still reads");
+    let rows = entries(&world.ledger, HistoryQuery::default()).await;
     assert_eq!(rows.len(), stored as usize);
-    world.ledger.clear_history().await.expect("room can be made");
+    world.ledger.clear_history(None).await.expect("room can be made");
     assert_eq!(world.ledger.probe().await, Ok(()));
     world.ledger.commit(life(&big(stored), "gpu0", None)).await.expect("there is room again");
 }
@@ -488,7 +500,7 @@ async fn too_many_waiting_commits_are_refused_at_the_door() {
     let waiting: Vec<_> =
         (0..200).map(|n| world.ledger.commit(vec![accepted(&job(&format!("p{n}")))])).collect();
     let results = futures_util::future::join_all(waiting).await;
-    let stored = world.ledger.open_jobs().await.expect("reads").len();
+    let stored = world.ledger.open_jobs(usize::MAX).await.expect("reads").len();
     assert_eq!(results.iter().filter(|r| r.is_ok()).count(), stored);
     assert!(stored >= 4);
     assert!(results.iter().any(|r| matches!(r, Err(LedgerError::Busy { .. }))));

@@ -4,15 +4,52 @@ use serde::{Deserialize, Serialize};
 
 use super::decision::{DecisionRecord, Limits, Priority};
 use super::id::JobId;
-use super::job::{Attempt, AttemptOutcome, Job, JobOutcome, WallMs};
+use super::job::{Attempt, AttemptOutcome, Job, JobClass, JobOutcome, Number, Requested, WallMs};
 
 #[derive(Debug, Clone)]
 pub enum Event {
-    JobAccepted { job: Box<Job>, priority: Priority, limits: Limits },
-    AttemptStarted { job: JobId, attempt: Attempt },
-    AttemptEnded { job: JobId, number: u32, outcome: AttemptOutcome, at: WallMs, detail: String },
-    JobEnded { job: JobId, outcome: JobOutcome, at: WallMs, history: History },
+    JobAccepted {
+        job: Box<Job>,
+        priority: Priority,
+        limits: Limits,
+    },
+    AttemptStarted {
+        job: JobId,
+        attempt: Attempt,
+    },
+    AttemptEnded {
+        job: JobId,
+        number: u32,
+        outcome: AttemptOutcome,
+        at: WallMs,
+        detail: String,
+    },
+    JobEnded {
+        job: JobId,
+        outcome: JobOutcome,
+        at: WallMs,
+        history: History,
+    },
+    /// An operator gave a waiting job another standing.
+    JobChanged {
+        job: JobId,
+        standing: Box<Standing>,
+    },
     Decision(Box<DecisionRecord>),
+}
+
+/// What the order of the waiting jobs goes by: first the operator's place, then the priority, then the number.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Standing {
+    pub number: Number,
+    pub requested: Requested,
+    pub class: JobClass,
+    /// 0 where no operator moved the job; higher runs earlier, whatever the priority.
+    pub place: i64,
+    pub priority: Priority,
+    /// The priority is an operator's, which no policy changes.
+    pub pinned: bool,
+    pub limits: Limits,
 }
 
 /// A finished job's part of a `/history` entry; the rest comes from the job itself.
@@ -46,6 +83,9 @@ pub struct OpenJob {
     pub job: Job,
     pub priority: Priority,
     pub limits: Limits,
+    /// As in [`Standing`].
+    pub place: i64,
+    pub pinned: bool,
     /// Every attempt so far, oldest first; the last is live when its outcome is none.
     pub attempts: Vec<(Attempt, Option<AttemptOutcome>)>,
 }

@@ -67,6 +67,11 @@ pub enum JobClass {
     Batch,
 }
 
+impl JobClass {
+    /// In the order of their indices.
+    pub const ALL: [Self; 3] = [Self::Interactive, Self::Standard, Self::Batch];
+}
+
 /// The prompt itself, as JSON text.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Body {
@@ -89,6 +94,67 @@ pub struct Body {
     pub input_kib: u32,
     /// Request headers on the operator's allow-list.
     pub headers: Vec<(String, String)>,
+    /// `extra_data.extra_pnginfo.workflow.id`, where it is a text.
+    #[serde(default)]
+    pub workflow_id: Option<String>,
+    /// Set where `prompt` and `extra_data` are empty here because only the ledger has them.
+    #[serde(skip)]
+    pub stored: Option<Stored>,
+}
+
+/// Of the texts of a body that are left to the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// The first half of the SHA-256 of `prompt`.
+    pub digest: [u8; 16],
+    /// Of both texts together.
+    pub bytes: usize,
+}
+
+impl Body {
+    /// Size of the large texts, wherever they are.
+    pub fn text_bytes(&self) -> usize {
+        self.stored.map_or(self.prompt.len() + self.extra_data.len(), |stored| stored.bytes)
+    }
+
+    pub fn digest(&self) -> [u8; 16] {
+        self.stored.map_or_else(|| digest(&self.prompt), |stored| stored.digest)
+    }
+
+    /// Everything but the large texts.
+    #[must_use]
+    pub fn without_texts(&self) -> Self {
+        Self {
+            prompt: String::new(),
+            extra_data: String::new(),
+            secrets: self.secrets.clone(),
+            outputs: self.outputs.clone(),
+            targets: self.targets.clone(),
+            input_kib: self.input_kib,
+            headers: self.headers.clone(),
+            workflow_id: self.workflow_id.clone(),
+            stored: Some(Stored { digest: self.digest(), bytes: self.text_bytes() }),
+        }
+    }
+
+    /// The whole body again.
+    #[must_use]
+    pub fn with_texts(&self, texts: Texts) -> Self {
+        Self { prompt: texts.prompt, extra_data: texts.extra_data, stored: None, ..self.without_texts() }
+    }
+}
+
+/// The large texts of a body.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Texts {
+    pub prompt: String,
+    pub extra_data: String,
+}
+
+fn digest(prompt: &str) -> [u8; 16] {
+    use sha2::{Digest, Sha256};
+    let digest = Sha256::digest(prompt);
+    std::array::from_fn(|i| digest[i])
 }
 
 /// A value in the place of the one that was posted.
@@ -267,6 +333,28 @@ mod tests {
         }
         assert!(JobState::Running(1).to(JobState::Running(2)).is_err());
         assert!(JobState::Running(1).to(JobState::Queued).is_ok());
+    }
+
+    #[test]
+    fn a_body_is_whole_again_with_its_texts_and_known_by_its_digest_without_them() {
+        let secrets = Secrets(vec![("api_key_comfy_org".into(), "\"hush\"".into())]);
+        let body = Body {
+            prompt: "{\"1\":{}}".into(),
+            extra_data: "{}".into(),
+            secrets,
+            outputs: vec!["1".into()],
+            targets: Some(vec!["1".into()]),
+            input_kib: 3,
+            headers: vec![("a".into(), "b".into())],
+            workflow_id: Some("w".into()),
+            stored: None,
+        };
+        let bare = body.without_texts();
+        assert!(bare.prompt.is_empty() && bare.extra_data.is_empty());
+        assert_eq!((bare.digest(), bare.text_bytes()), (body.digest(), body.text_bytes()));
+        assert_eq!(bare.without_texts(), bare);
+        let texts = Texts { prompt: body.prompt.clone(), extra_data: body.extra_data.clone() };
+        assert_eq!(bare.with_texts(texts), body);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::id::InstanceId;
+use super::id::{InstanceId, JobId};
 use super::job::{Body, JobClass, ModelRef, Needs};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,6 +36,8 @@ pub struct JobView {
 /// The job's texts, shared and not copied.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct JobTexts {
+    /// Whose they are; none for an imagined job.
+    pub job: Option<JobId>,
     pub body: Arc<Body>,
     pub needs: Arc<Needs>,
 }

@@ -14,8 +14,8 @@ const CLASS_POINTS: f64 = 100.0;
 /// A client's `number` moves its job within these points, so that it orders the client's own jobs among their class
 /// and cannot lift a batch job above an interactive one.
 const NUMBER_POINTS: f64 = 40.0;
-/// More than any class can be worth: `front` means front.
-const FRONT_POINTS: f64 = 1_000.0;
+/// More than any class, and more than ageing gives in ten days: `front` means front.
+const FRONT_POINTS: f64 = 1_000_000.0;
 
 /// Answers a whole question.
 pub(crate) fn answer(question: &Question, config: &Config) -> Answer {
@@ -47,11 +47,11 @@ pub(crate) fn prioritize(job: &JobView, config: &Config) -> Priority {
     };
     let number = job.number.filter(|n| n.is_finite()).unwrap_or(0.0);
     let shift = -NUMBER_POINTS * number / (1.0 + number.abs());
-    let front = if job.front { FRONT_POINTS } else { 0.0 };
-    Priority {
-        score: class * CLASS_POINTS + shift + front,
-        ageing_per_second: config.builtin.ageing_per_second,
+    if job.front {
+        // Alike, and so by ComfyUI's number: the last comes first.
+        return Priority { score: FRONT_POINTS, ageing_per_second: 0.0 };
     }
+    Priority { score: class * CLASS_POINTS + shift, ageing_per_second: config.builtin.ageing_per_second }
 }
 
 pub(crate) fn limits_for(config: &Config) -> Limits {

@@ -53,7 +53,7 @@ pub(crate) fn job() -> JobView {
         attempt: 1,
         waited_ms: 250,
         run_ms: Some(15_000),
-        texts: JobTexts { body: Arc::new(body), needs: Arc::new(needs) },
+        texts: JobTexts { job: None, body: Arc::new(body), needs: Arc::new(needs) },
     }
 }
 

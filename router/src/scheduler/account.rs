@@ -82,12 +82,8 @@ pub(super) fn told(instance: &InstanceId, news: &News) {
 
 /// The figures that are levels.
 pub(super) fn gauges(core: &Core, fleet: &fleet::Handle) {
-    let mut queued = [0; 3];
-    for job in core.waiting() {
-        queued[job.class as usize] += 1;
-    }
-    for class in [JobClass::Interactive, JobClass::Standard, JobClass::Batch] {
-        metrics::queue_depth(class, queued[class as usize]);
+    for class in JobClass::ALL {
+        metrics::queue_depth(class, core.waiting_of(class));
     }
     let reports = core.report();
     metrics::running_jobs(reports.iter().map(|report| report.live.len()).sum());

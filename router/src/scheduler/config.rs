@@ -23,6 +23,8 @@ pub struct CoreConfig {
     pub housekeeping_ms: u64,
     /// Upper bounds on the limits a policy may give; none leaves that limit unbounded.
     pub max_limits: Limits,
+    /// Large texts of waiting jobs that are kept in memory; those of the others are read from the ledger when needed.
+    pub text_bytes: usize,
     pub quarantine: QuarantineConfig,
     /// How many main models (checkpoints, diffusion models) an instance is believed to keep loaded.
     pub resident_models: usize,
@@ -41,6 +43,7 @@ impl Default for CoreConfig {
             silence_ms: 10_000,
             housekeeping_ms: 1_000,
             max_limits: Limits::default(),
+            text_bytes: 16 << 20,
             quarantine: QuarantineConfig::default(),
             resident_models: 1,
             window: 32,

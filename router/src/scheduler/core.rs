@@ -8,9 +8,11 @@ mod attempts;
 mod care;
 mod deadlines;
 mod intake;
+mod look;
 mod placing;
 mod recovery;
 mod routing;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -22,16 +24,14 @@ use crate::clock::{Now, Tick};
 use crate::model::decision::{
     Answer, AttemptReport, Consultation, Decided, DecisionRecord, Limit, Limits, Priority, Question,
 };
-use crate::model::event::Event;
+use crate::model::event::{Event, Standing};
 use crate::model::id::JobId;
-use crate::model::job::{Attempt, AttemptOutcome, Job, JobOutcome, JobState, ModelRef};
+use crate::model::job::{Attempt, AttemptOutcome, Job, JobClass, JobOutcome, ModelRef, Number};
 use crate::model::view::{Context, InstanceTexts, JobTexts, JobView, Totals, WaitingView};
 
 use super::capacity::{Instance, Live};
 use super::config::CoreConfig;
-use super::input::{
-    Action, Ending, Input, InstanceReport, InstanceSpec, NotStored, Refusal, RequestId, Restored, Ticket,
-};
+use super::input::{Action, Ending, Input, InstanceSpec, NotStored, Refusal, RequestId, Restored, Ticket};
 use super::intern::Interner;
 use super::learn::Learned;
 use super::queue::{Queue, Waiting};
@@ -49,6 +49,12 @@ pub struct Core {
     /// Requests that repeat one whose job is not durable yet.
     repeated: HashMap<JobId, Vec<RequestId>>,
     queue: Queue,
+    /// Bytes of the large texts of open jobs that are in memory.
+    texts_here: usize,
+    /// Counts changes of what a list of the queue shows.
+    version: u64,
+    /// What the queue and the fleet were like when no waiting job could start.
+    fruitless: Option<routing::Situation>,
     tenants: Interner,
     clients: Interner,
     learned: Learned,
@@ -94,6 +100,11 @@ struct Entry {
     seq: u64,
     tenant: u32,
     client: u32,
+    /// What the job's capabilities are told apart by.
+    kind: u64,
+    /// An operator's, see [`Standing`].
+    place: i64,
+    pinned: bool,
     priority: Priority,
     limits: Limits,
     accepted: Tick,
@@ -103,6 +114,8 @@ struct Entry {
     last_attempt: Option<Attempt>,
     /// The policy asked to keep away from this instance.
     avoid: Option<usize>,
+    /// Its owner stopped it between two attempts.
+    unwanted: bool,
     /// It ran out of memory before.
     ran_out: bool,
     /// It did so on a GPU of so many MiB: only larger ones are tried.
@@ -119,7 +132,9 @@ enum Phase {
     Waiting,
     /// A live attempt.
     Running(Box<Run>),
-    /// Its end is being made durable.
+    /// It was taken out of the queue, which is being made durable.
+    Removed,
+    /// Its end is being made durable, or that it waits again.
     Ending,
 }
 
@@ -191,6 +206,7 @@ enum StopReason {
 enum Asked {
     Intake { request: RequestId, job: Box<Job> },
     Reassess { job: JobId },
+    Standing { request: RequestId, job: JobId, standing: Box<Standing> },
     Route { job: JobId, rows: Vec<usize> },
     Place { jobs: Vec<JobId>, seats: Vec<usize> },
     Timeout { job: JobId, attempt: u32, limit: Limit },
@@ -222,10 +238,17 @@ enum Then {
     },
     /// Nothing waits for it.
     Nothing,
-    /// Waiting jobs were deleted.
+    /// Waiting jobs were deleted; so many running ones were told to stop besides.
     Deleted {
         request: RequestId,
         jobs: Vec<JobId>,
+        stopped: usize,
+    },
+    /// An operator changed the standing of a waiting job.
+    Changed {
+        request: RequestId,
+        job: JobId,
+        standing: Box<Standing>,
     },
 }
 
@@ -241,6 +264,9 @@ impl Core {
             once: HashMap::new(),
             repeated: HashMap::new(),
             queue: Queue::default(),
+            texts_here: 0,
+            version: 0,
+            fruitless: None,
             tenants: Interner::default(),
             clients: Interner::default(),
             learned: Learned::default(),
@@ -271,8 +297,10 @@ impl Core {
         match input {
             Input::Tick => self.tick(),
             Input::Submit { request, job } => self.submit(request, job),
-            Input::Delete { request, prompt_ids } => self.delete(request, &prompt_ids),
+            Input::Delete { request, prompt_ids, scope } => self.delete(request, &prompt_ids, &scope),
             Input::Clear { request, scope } => self.clear(request, &scope),
+            Input::Cancel { request, prompt_ids, scope } => self.cancel(request, &prompt_ids, &scope),
+            Input::Change { request, prompt_id, change } => self.change(request, &prompt_id, change),
             Input::Interrupt { request, target } => self.interrupt(request, &target),
             Input::Decided { ticket, decided } => self.decided(ticket, decided),
             Input::Committed { ticket } => self.committed(ticket),
@@ -291,38 +319,6 @@ impl Core {
     /// Before the first step: does the policy place a window of the queue at once?
     pub fn places(&mut self, places: bool) {
         self.places = places;
-    }
-
-    /// Jobs that are not over.
-    pub fn remaining(&self) -> usize {
-        self.jobs.len()
-    }
-
-    pub fn report(&self) -> Vec<InstanceReport> {
-        self.instances.iter().map(|instance| instance.report(self.now.tick)).collect()
-    }
-
-    /// Running jobs by start, then waiting ones in the order in which they would run.
-    pub fn listing(&self) -> (Vec<Arc<Job>>, Vec<Arc<Job>>) {
-        let mut running: Vec<&Entry> =
-            self.jobs.values().filter(|e| matches!(e.phase, Phase::Running(_) | Phase::Ending)).collect();
-        running.sort_by_key(|e| e.seq);
-        let waiting = self.queue.ordered(self.now.tick);
-        (
-            running.into_iter().map(|e| e.job.clone()).collect(),
-            waiting.iter().map(|id| self.jobs[id].job.clone()).collect(),
-        )
-    }
-
-    pub fn waiting(&self) -> impl Iterator<Item = &Job> {
-        self.queue.iter().map(|row| &*self.jobs[&row.id].job)
-    }
-
-    pub fn state(&self, id: JobId) -> Option<JobState> {
-        self.jobs.get(&id).map(|entry| match &entry.phase {
-            Phase::Running(run) => JobState::Running(run.attempt.number),
-            _ => JobState::Queued,
-        })
     }
 
     fn ask(&mut self, asked: Asked, question: Question) {
@@ -349,7 +345,8 @@ impl Core {
             Some(Then::End { job, outcome, detail, node_errors }) => {
                 self.ended(job, outcome, detail, node_errors);
             }
-            Some(Then::Deleted { request, jobs }) => self.deleted(request, &jobs),
+            Some(Then::Deleted { request, jobs, stopped }) => self.deleted(request, &jobs, stopped),
+            Some(Then::Changed { request, job, standing }) => self.changed(request, job, *standing),
             Some(Then::Nothing) | None => {}
         }
     }
@@ -366,7 +363,8 @@ impl Core {
                 self.not_accepted(request, job, Refusal::Storage { full, reason });
             }
             Some(Then::Start { job }) => self.not_started(job, why),
-            Some(Then::Deleted { request, jobs }) => self.not_deleted(request, &jobs),
+            Some(Then::Deleted { request, jobs, stopped }) => self.not_deleted(request, &jobs, stopped),
+            Some(Then::Changed { request, .. }) => self.not_changed(request, why == NotStored::Full, reason),
             Some(Then::End { .. } | Then::Requeue { .. } | Then::Nothing) | None => {}
         }
     }
@@ -380,6 +378,9 @@ impl Core {
             }
             (Asked::Reassess { job }, Answer::Reassess { priority, limits }) => {
                 self.reassessed(job, priority, limits);
+            }
+            (Asked::Standing { request, job, standing }, Answer::Reassess { priority, limits }) => {
+                self.standing_judged(request, job, standing, (priority, limits));
             }
             (Asked::Route { job, rows }, Answer::Route(decision)) => {
                 self.route_decided(job, &rows, decision, records);
@@ -426,8 +427,7 @@ impl Core {
         }
     }
 
-    /// By class and in order: what a policy may read of the queue as a whole. Made anew at most once a second, because
-    /// that takes a look at every waiting job.
+    /// By class and in order: what a policy may read of the queue as a whole. Made anew at most once a second.
     fn head(&mut self) -> ([Totals; 3], Arc<Vec<WaitingView>>) {
         let now = self.now.tick;
         if let Some(head) = &self.head
@@ -435,13 +435,11 @@ impl Core {
         {
             return (head.classes, head.waiting.clone());
         }
-        let mut classes = [Totals::default(); 3];
-        for entry in self.jobs.values() {
-            let of_class = &mut classes[entry.job.class as usize];
-            match entry.phase {
-                Phase::Waiting => of_class.queued += 1,
-                Phase::Running(_) => of_class.running += 1,
-                Phase::Accepting | Phase::Ending => {}
+        let mut classes = JobClass::ALL
+            .map(|class| Totals { queued: self.queue.waiting_of(class) as u32, ..Totals::default() });
+        for live in self.instances.iter().flat_map(|instance| &instance.live) {
+            if let Some(entry) = self.jobs.get(&live.job) {
+                classes[entry.job.class as usize].running += 1;
             }
         }
         let first = self.queue.first(now, HEAD_JOBS, |_| true);
@@ -500,16 +498,33 @@ impl Core {
     fn enqueue(&mut self, id: JobId, ready_at: Tick) {
         let Some(entry) = self.jobs.get_mut(&id) else { return };
         entry.phase = Phase::Waiting;
-        let deadline = entry.limits.queue_ms.map(|ms| entry.accepted.after(ms.into()));
-        self.queue.push(Waiting {
+        self.queue.push(entry.row(id, ready_at));
+        self.version += 1;
+    }
+}
+
+impl Entry {
+    fn row(&self, id: JobId, ready_at: Tick) -> Waiting {
+        Waiting {
             id,
-            seq: entry.seq,
-            priority: entry.priority,
-            since: entry.accepted,
+            seq: self.seq,
+            place: self.place,
+            priority: self.priority,
+            number: match self.job.number {
+                Number::Counted(number) => number as f64,
+                Number::Given(number) => number,
+            },
+            class: self.job.class,
+            since: self.accepted,
             ready_at,
             held: false,
-            deadline: deadline.filter(|_| entry.attempts == 0),
-        });
+            deadline: self.queue_deadline(),
+        }
+    }
+
+    fn queue_deadline(&self) -> Option<Tick> {
+        let deadline = self.limits.queue_ms.map(|ms| self.accepted.after(ms.into()));
+        deadline.filter(|_| self.attempts == 0)
     }
 }
 
@@ -533,7 +548,7 @@ fn job_view(job: &Job, tenant: u32, client: u32) -> JobView {
         attempt: 1,
         waited_ms: 0,
         run_ms: None,
-        texts: JobTexts { body: job.body.clone(), needs: needs.clone() },
+        texts: JobTexts { job: Some(job.id), body: job.body.clone(), needs: needs.clone() },
     }
 }
 

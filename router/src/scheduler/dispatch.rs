@@ -21,16 +21,27 @@ use crate::relay::Command;
 
 use super::driver::Organs;
 use super::input::{EndKind, Ending, Input, Sighting};
-use super::settle;
+use super::{settle, texts};
 
 /// Register, stage what it lacks, send; says what came of it.
 pub(super) async fn send(organs: &Organs, job: Arc<Job>, attempt: Attempt) -> Option<Input> {
+    let (id, number) = (job.id, attempt.number);
+    let job = match texts::whole(&organs.ledger, job).await {
+        Ok(job) => job,
+        Err(detail) => {
+            return Some(Input::Attempt {
+                job: id,
+                number,
+                sighting: Sighting::NotDispatched { detail, blame: false },
+            });
+        }
+    };
     organs.relay.tell(Command::Register { job: job.clone(), attempt: attempt.clone() });
     let sighting = match bring(organs, &job, &attempt).await {
         Ok(()) => Sighting::Dispatched,
         Err(sighting) => sighting,
     };
-    Some(Input::Attempt { job: job.id, number: attempt.number, sighting })
+    Some(Input::Attempt { job: id, number, sighting })
 }
 
 async fn bring(organs: &Organs, job: &Job, attempt: &Attempt) -> Result<(), Sighting> {

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::assets;
-use crate::clock::Clock;
+use crate::clock::{Clock, Tick};
 use crate::fleet::{self, EventKind, FleetEvent};
 use crate::ledger::{self, LedgerError};
 use crate::metrics;
@@ -31,12 +31,14 @@ use super::handle::{Handle, Look, Message, QueueView};
 use super::input::{
     Action, Announcement, Input, InstanceChange, NotStored, Reply, RequestId, Sighting, Ticket,
 };
-use super::{account, dispatch, keep, settle};
+use super::{account, dispatch, keep, settle, texts};
 
 /// Deadlines are checked this often.
 const TICK: Duration = Duration::from_millis(100);
 /// Gauges are set this often.
 const GAUGES_EVERY_TICKS: u32 = 10;
+/// Jobs that age overtake each other as time passes: a list of the queue is made anew after so long.
+const LISTING_MS: u64 = 100;
 const INBOX: usize = 4096;
 /// An end that cannot be written is tried again this often.
 const INSIST_EVERY: Duration = Duration::from_secs(1);
@@ -72,6 +74,8 @@ pub struct Service {
     /// Attempts on their way to an instance.
     sending: HashMap<UpstreamId, JoinHandle<()>>,
     remaining: Arc<AtomicUsize>,
+    /// The last list of the queue, with the version and the time it was made of.
+    listed: Option<((u64, u64), Tick, Arc<QueueView>)>,
     ticks: u32,
 }
 
@@ -105,6 +109,7 @@ impl Service {
             written: HashMap::new(),
             sending: HashMap::new(),
             remaining: remaining.clone(),
+            listed: None,
             ticks: 0,
         };
         (service, Handle { messages: sender, remaining })
@@ -164,13 +169,26 @@ impl Service {
                 self.step(make.numbered(self.last_request));
             }
             // Whoever asked may have gone meanwhile.
-            Message::Look(Look::Queue(reply)) => {
-                let (running, pending) = self.core.listing();
-                let _ = reply.send(QueueView { running, pending });
-            }
+            Message::Look(Look::Queue(reply)) => drop(reply.send(self.queue())),
+            Message::Look(Look::Find(prompt_id, reply)) => drop(reply.send(self.core.find(&prompt_id))),
             Message::Look(Look::Fleet(reply)) => drop(reply.send(self.core.report())),
             Message::Look(Look::State(job, reply)) => drop(reply.send(self.core.state(job))),
         }
+    }
+
+    /// One list serves all who ask at about the same time.
+    fn queue(&mut self) -> Arc<QueueView> {
+        let (version, now) = (self.core.version(), self.clock.now().tick);
+        if let Some((made, at, view)) = &self.listed
+            && *made == version
+            && now.since(*at) < LISTING_MS
+        {
+            return view.clone();
+        }
+        let (running, pending) = self.core.listing();
+        let view = Arc::new(QueueView { running, pending });
+        self.listed = Some((version, now, view.clone()));
+        view
     }
 
     fn report(&mut self, report: Report) {
@@ -225,9 +243,11 @@ impl Service {
     fn execute(&mut self, action: Action) {
         match action {
             Action::Consult { ticket, consultation } => {
-                let policy = self.organs.policy.clone();
+                let (policy, ledger) = (self.organs.policy.clone(), self.organs.ledger.clone());
                 self.answers.push(Box::pin(async move {
-                    Input::Decided { ticket, decided: policy.decide(*consultation).await }
+                    let mut consultation = *consultation;
+                    texts::fill(&ledger, &mut consultation.question).await;
+                    Input::Decided { ticket, decided: policy.decide(consultation).await }
                 }));
             }
             Action::Commit { ticket, events, insist } => self.commit(ticket, events, insist),

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::model::decision::Act;
+use crate::model::event::Standing;
 use crate::model::id::JobId;
 use crate::model::job::{Job, JobState, Number};
 
-use super::input::{Input, InstanceReport, Refusal, Reply, RequestId, Scope, Target};
+use super::input::{Change, ChangeRefused, Input, InstanceReport, Refusal, Reply, RequestId, Scope, Target};
 
 /// What the driver is sent.
 #[derive(Debug)]
@@ -23,16 +24,20 @@ pub(super) enum Message {
 #[derive(Debug)]
 pub(super) enum Ask {
     Submit(Box<Job>),
-    Delete(Vec<String>),
+    Delete(Vec<String>, Scope),
     Clear(Scope),
     Interrupt(Target),
+    Cancel(Vec<String>, Scope),
+    Change(String, Change),
 }
 
 impl Ask {
     pub(super) fn numbered(self, request: RequestId) -> Input {
         match self {
             Self::Submit(job) => Input::Submit { request, job },
-            Self::Delete(prompt_ids) => Input::Delete { request, prompt_ids },
+            Self::Delete(prompt_ids, scope) => Input::Delete { request, prompt_ids, scope },
+            Self::Cancel(prompt_ids, scope) => Input::Cancel { request, prompt_ids, scope },
+            Self::Change(prompt_id, change) => Input::Change { request, prompt_id, change },
             Self::Clear(scope) => Input::Clear { request, scope },
             Self::Interrupt(target) => Input::Interrupt { request, target },
         }
@@ -42,13 +47,14 @@ impl Ask {
 /// Questions about the present state.
 #[derive(Debug)]
 pub(super) enum Look {
-    Queue(oneshot::Sender<QueueView>),
+    Queue(oneshot::Sender<Arc<QueueView>>),
+    Find(String, oneshot::Sender<Option<(Arc<Job>, bool)>>),
     Fleet(oneshot::Sender<Vec<InstanceReport>>),
     State(JobId, oneshot::Sender<Option<JobState>>),
 }
 
 /// The open jobs.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct QueueView {
     /// In order of acceptance.
     pub running: Vec<Arc<Job>>,
@@ -74,6 +80,14 @@ pub enum SubmitError {
     Stopped(#[from] Stopped),
 }
 
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    #[error(transparent)]
+    Refused(#[from] ChangeRefused),
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
 /// A prompt that is durable.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Accepted {
@@ -89,13 +103,28 @@ impl Handle {
         match self.request(Ask::Submit(Box::new(job))).await? {
             Reply::Accepted { prompt_id, number, known } => Ok(Accepted { prompt_id, number, known }),
             Reply::Refused(refusal) => Err(refusal.into()),
-            Reply::Done { .. } => Err(Stopped.into()),
+            Reply::Done { .. } | Reply::Changed(_) | Reply::NotChanged(_) => Err(Stopped.into()),
         }
     }
 
-    /// Remove waiting jobs; running and unknown ones are left alone. Says how many went.
-    pub async fn delete(&self, prompt_ids: Vec<String>) -> Result<usize, Stopped> {
-        self.affected(Ask::Delete(prompt_ids)).await
+    /// Remove waiting jobs; running and unknown ones, and those that the scope does not cover, are left alone. Says how
+    /// many went.
+    pub async fn delete(&self, prompt_ids: Vec<String>, scope: Scope) -> Result<usize, Stopped> {
+        self.affected(Ask::Delete(prompt_ids, scope)).await
+    }
+
+    /// Remove the waiting and interrupt the running ones of these jobs, as far as the scope covers them. Says how many.
+    pub async fn cancel(&self, prompt_ids: Vec<String>, scope: Scope) -> Result<usize, Stopped> {
+        self.affected(Ask::Cancel(prompt_ids, scope)).await
+    }
+
+    /// Another standing for a waiting job. When this returns `Ok`, it is durable.
+    pub async fn change(&self, prompt_id: String, change: Change) -> Result<Standing, ChangeError> {
+        match self.request(Ask::Change(prompt_id, change)).await? {
+            Reply::Changed(standing) => Ok(*standing),
+            Reply::NotChanged(refused) => Err(refused.into()),
+            Reply::Accepted { .. } | Reply::Refused(_) | Reply::Done { .. } => Err(Stopped.into()),
+        }
     }
 
     pub async fn clear(&self, scope: Scope) -> Result<usize, Stopped> {
@@ -107,8 +136,14 @@ impl Handle {
         self.affected(Ask::Interrupt(target)).await
     }
 
-    pub async fn queue(&self) -> Result<QueueView, Stopped> {
+    pub async fn queue(&self) -> Result<Arc<QueueView>, Stopped> {
         self.look(Look::Queue).await
+    }
+
+    /// The open job of this prompt id, and whether it runs.
+    pub async fn find(&self, prompt_id: &str) -> Result<Option<(Arc<Job>, bool)>, Stopped> {
+        let prompt_id = prompt_id.to_owned();
+        self.look(|reply| Look::Find(prompt_id, reply)).await
     }
 
     /// By instance index.
@@ -138,7 +173,7 @@ impl Handle {
     async fn affected(&self, ask: Ask) -> Result<usize, Stopped> {
         match self.request(ask).await? {
             Reply::Done { affected } => Ok(affected),
-            Reply::Accepted { .. } | Reply::Refused(_) => Err(Stopped),
+            _ => Err(Stopped),
         }
     }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::clock::Tick;
 use crate::model::decision::{Act, Cause, Consultation, Decided};
-use crate::model::event::{Event, History, OpenJob};
+use crate::model::event::{Event, History, OpenJob, Standing};
 use crate::model::id::{InstanceId, JobId, UpstreamId};
-use crate::model::job::{Attempt, AttemptOutcome, Job, JobOutcome, ModelRef, Number};
+use crate::model::job::{Attempt, AttemptOutcome, Job, JobClass, JobOutcome, ModelRef, Number};
 use crate::model::view::{Capabilities, DeviceText, GpuView};
 
 use super::guard::Quarantine;
@@ -24,10 +24,11 @@ pub enum Input {
         request: RequestId,
         job: Box<Job>,
     },
-    /// Remove waiting jobs, by the client's prompt ids.
+    /// Remove waiting jobs, by the client's prompt ids. Ids that the scope does not cover are as unknown ones.
     Delete {
         request: RequestId,
         prompt_ids: Vec<String>,
+        scope: Scope,
     },
     /// Remove every waiting job that the scope covers.
     Clear {
@@ -37,6 +38,18 @@ pub enum Input {
     Interrupt {
         request: RequestId,
         target: Target,
+    },
+    /// Stop jobs whether they run or wait.
+    Cancel {
+        request: RequestId,
+        prompt_ids: Vec<String>,
+        scope: Scope,
+    },
+    /// An operator's word about a waiting job.
+    Change {
+        request: RequestId,
+        prompt_id: String,
+        change: Change,
     },
     Decided {
         ticket: Ticket,
@@ -96,8 +109,41 @@ pub enum Scope {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    Prompt(String),
+    Prompt(String, Scope),
     Running(Scope),
+}
+
+/// What an operator wants to be different about a waiting job.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Change {
+    pub place: Option<Place>,
+    /// ComfyUI's; the policy is asked again.
+    pub number: Option<f64>,
+    /// The policy is asked again.
+    pub class: Option<JobClass>,
+    /// A score in place of the policy's; the inner none gives it back to the policy.
+    pub priority: Option<Option<f64>>,
+}
+
+/// Where among all that wait, whatever their priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    Front,
+    Back,
+    /// Where its priority puts it.
+    Normal,
+}
+
+/// Why a job stands where it stood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeRefused {
+    #[error("no open job has this prompt id")]
+    Unknown,
+    #[error("the job no longer waits")]
+    NotWaiting,
+    #[error("the change could not be stored: {reason}")]
+    Storage { full: bool, reason: String },
 }
 
 #[derive(Debug, Clone)]
@@ -271,6 +317,8 @@ pub enum Reply {
     Done {
         affected: usize,
     },
+    Changed(Box<Standing>),
+    NotChanged(ChangeRefused),
 }
 
 /// Why a prompt was not taken.

@@ -1,19 +1,29 @@
-//! The waiting jobs and their order.
+//! The waiting jobs and their order: first an operator's place, then the effective priority, then ComfyUI's number, then
+//! the order of arrival.
 //!
-//! Effective priority is `score + ageing x seconds waited`. Ageing rates differ between jobs, so the order changes with
-//! time and no sorted structure can hold it; one pass over 10 000 small rows costs some tens of microseconds, which is
-//! less than keeping such a structure right.
+//! Effective priority is `score + ageing x seconds waited`. Among jobs that age equally fast the order never changes,
+//! so they share a lane, which is sorted; the next job is the best of the heads of all lanes. Policies give few rates, so
+//! there are few lanes. Jobs that may not be routed yet sleep apart.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::clock::Tick;
 use crate::model::decision::Priority;
 use crate::model::id::JobId;
+use crate::model::job::JobClass;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Waiting {
     pub(super) id: JobId,
     /// Order of acceptance.
     pub(super) seq: u64,
+    /// An operator's: 0 where there is none, higher runs earlier.
+    pub(super) place: i64,
     pub(super) priority: Priority,
+    /// ComfyUI's; lower runs earlier.
+    pub(super) number: f64,
+    pub(super) class: JobClass,
     pub(super) since: Tick,
     /// Not to be routed before: a retry's delay or a policy's hold.
     pub(super) ready_at: Tick,
@@ -23,21 +33,68 @@ pub(super) struct Waiting {
     pub(super) deadline: Option<Tick>,
 }
 
+/// A float in its total order.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Total(f64);
+
+impl Eq for Total {}
+
+impl PartialOrd for Total {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Total {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+/// The earlier runs first.
+type Key = (Reverse<i64>, Reverse<Total>, Total, u64);
+
 impl Waiting {
-    pub(super) fn effective(&self, now: Tick) -> f64 {
-        self.priority.score + self.priority.ageing_per_second * (now.since(self.since) as f64 / 1000.0)
+    /// What its priority would have been at tick 0. Never `-0.0`, which would not be equal to 0.
+    fn base(&self) -> f64 {
+        self.priority.score - self.priority.ageing_per_second * seconds(self.since) + 0.0
     }
 
-    /// Before `other`?
-    fn beats(&self, other: &Waiting, now: Tick) -> bool {
-        let (mine, theirs) = (self.effective(now), other.effective(now));
-        mine > theirs || (mine == theirs && self.seq < other.seq)
+    fn key(&self, urgency: f64) -> Key {
+        (Reverse(self.place), Reverse(Total(urgency)), Total(self.number + 0.0), self.seq)
     }
+
+    /// Its place in its lane, which does not change with time.
+    fn fixed(&self) -> Key {
+        self.key(self.base())
+    }
+
+    /// Its place among all.
+    fn at(&self, now: Tick) -> Key {
+        self.key(self.base() + self.priority.ageing_per_second * seconds(now))
+    }
+
+    fn lane(&self) -> u64 {
+        (self.priority.ageing_per_second + 0.0).to_bits()
+    }
+}
+
+fn seconds(tick: Tick) -> f64 {
+    tick.0 as f64 / 1000.0
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    rows: Vec<Waiting>,
+    rows: HashMap<JobId, Waiting>,
+    /// By ageing rate: those that may be routed.
+    lanes: BTreeMap<u64, BTreeMap<Key, JobId>>,
+    /// Those that may not be routed yet.
+    asleep: BTreeSet<(Tick, JobId)>,
+    deadlines: BTreeSet<(Tick, JobId)>,
+    places: BTreeSet<(i64, JobId)>,
+    classes: [usize; 3],
+    /// Counts changes.
+    version: u64,
 }
 
 impl Queue {
@@ -45,101 +102,146 @@ impl Queue {
         self.rows.len()
     }
 
+    /// Rises with every change of what waits or in what order.
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub(super) fn waiting_of(&self, class: JobClass) -> usize {
+        self.classes[class as usize]
+    }
+
+    pub(super) fn contains(&self, id: JobId) -> bool {
+        self.rows.contains_key(&id)
+    }
+
     pub(super) fn push(&mut self, row: Waiting) {
-        self.rows.push(row);
+        self.remove(row.id);
+        self.version += 1;
+        self.classes[row.class as usize] += 1;
+        if row.ready_at > Tick::default() {
+            self.asleep.insert((row.ready_at, row.id));
+        } else {
+            self.lanes.entry(row.lane()).or_default().insert(row.fixed(), row.id);
+        }
+        self.deadlines.extend(row.deadline.map(|at| (at, row.id)));
+        if row.place != 0 {
+            self.places.insert((row.place, row.id));
+        }
+        self.rows.insert(row.id, row);
     }
 
     pub(super) fn remove(&mut self, id: JobId) -> Option<Waiting> {
-        let at = self.rows.iter().position(|row| row.id == id)?;
-        Some(self.rows.swap_remove(at))
-    }
-
-    pub(super) fn get_mut(&mut self, id: JobId) -> Option<&mut Waiting> {
-        self.rows.iter_mut().find(|row| row.id == id)
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Waiting> {
-        self.rows.iter()
-    }
-
-    /// The most urgent job that is ready and that `fits` says could start now.
-    pub(super) fn best(&self, now: Tick, mut fits: impl FnMut(JobId) -> bool) -> Option<Waiting> {
-        let mut best: Option<&Waiting> = None;
-        for row in &self.rows {
-            if row.ready_at <= now && best.is_none_or(|best| row.beats(best, now)) && fits(row.id) {
-                best = Some(row);
+        let row = self.rows.remove(&id)?;
+        self.version += 1;
+        self.classes[row.class as usize] -= 1;
+        if !self.asleep.remove(&(row.ready_at, id))
+            && let Some(lane) = self.lanes.get_mut(&row.lane())
+        {
+            lane.remove(&row.fixed());
+            if lane.is_empty() {
+                self.lanes.remove(&row.lane());
             }
         }
-        best.copied()
+        if let Some(at) = row.deadline {
+            self.deadlines.remove(&(at, id));
+        }
+        self.places.remove(&(row.place, id));
+        Some(row)
     }
 
-    /// The most urgent `most` jobs that are ready and that `fits` says could start now, in order.
-    pub(super) fn first(&self, now: Tick, most: usize, fits: impl Fn(JobId) -> bool) -> Vec<JobId> {
-        let mut rows: Vec<(f64, u64, JobId)> = self
-            .rows
+    /// Changes a row, if it waits; says whether it does.
+    pub(super) fn change(&mut self, id: JobId, change: impl FnOnce(&mut Waiting)) -> bool {
+        let Some(mut row) = self.remove(id) else { return false };
+        change(&mut row);
+        self.push(row);
+        true
+    }
+
+    /// Before all that wait, and behind all of them.
+    pub(super) fn front_and_back(&self) -> (i64, i64) {
+        let most = self.places.last().map_or(0, |last| last.0.max(0));
+        let least = self.places.first().map_or(0, |first| first.0.min(0));
+        (most.saturating_add(1), least.saturating_sub(1))
+    }
+
+    /// Lets those be routed whose time has come.
+    pub(super) fn wake(&mut self, now: Tick) {
+        while let Some((at, id)) = self.asleep.first().copied().filter(|(at, _)| *at <= now) {
+            self.rouse(at, id);
+        }
+    }
+
+    fn rouse(&mut self, at: Tick, id: JobId) {
+        self.asleep.remove(&(at, id));
+        let Some(row) = self.rows.get_mut(&id) else { return };
+        (row.held, row.ready_at) = (false, Tick::default());
+        self.version += 1;
+        self.lanes.entry(row.lane()).or_default().insert(row.fixed(), id);
+    }
+
+    /// The fleet changed: held jobs may be asked about again.
+    pub(super) fn unhold(&mut self) {
+        let held: Vec<(Tick, JobId)> = self
+            .asleep
             .iter()
-            .filter(|row| row.ready_at <= now)
-            .map(|row| (row.effective(now), row.seq, row.id))
+            .filter(|(_, id)| self.rows.get(id).is_some_and(|row| row.held))
+            .copied()
             .collect();
-        rows.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        rows.into_iter().map(|row| row.2).filter(|id| fits(*id)).take(most).collect()
+        for (at, id) in held {
+            self.rouse(at, id);
+        }
+    }
+
+    /// The most urgent job that may be routed and that `fits` says could start now.
+    pub(super) fn best(&self, now: Tick, mut fits: impl FnMut(JobId) -> bool) -> Option<Waiting> {
+        let mut best: Option<(Key, Waiting)> = None;
+        for lane in self.lanes.values() {
+            for id in lane.values() {
+                let row = &self.rows[id];
+                let key = row.at(now);
+                if best.as_ref().is_some_and(|(best, _)| *best < key) {
+                    break;
+                }
+                if fits(*id) {
+                    best = Some((key, *row));
+                    break;
+                }
+            }
+        }
+        best.map(|best| best.1)
+    }
+
+    /// The most urgent `most` jobs that may be routed and that `fits` says could start now, in order.
+    pub(super) fn first(&self, now: Tick, most: usize, mut fits: impl FnMut(JobId) -> bool) -> Vec<JobId> {
+        let mut found: Vec<(Key, JobId)> = Vec::new();
+        for lane in self.lanes.values() {
+            let fitting = lane.values().filter(|id| fits(**id)).take(most);
+            found.extend(fitting.map(|id| (self.rows[id].at(now), *id)));
+        }
+        found.sort_unstable();
+        found.into_iter().take(most).map(|row| row.1).collect()
     }
 
     /// All, in the order in which they would run now.
     pub(super) fn ordered(&self, now: Tick) -> Vec<JobId> {
-        let mut rows: Vec<(f64, u64, JobId)> =
-            self.rows.iter().map(|row| (row.effective(now), row.seq, row.id)).collect();
-        rows.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        rows.into_iter().map(|row| row.2).collect()
+        if self.asleep.is_empty() && self.lanes.len() == 1 {
+            return self.lanes.values().flat_map(BTreeMap::values).copied().collect();
+        }
+        let mut rows: Vec<(Key, JobId)> = self.rows.values().map(|row| (row.at(now), row.id)).collect();
+        rows.sort_unstable();
+        rows.into_iter().map(|row| row.1).collect()
     }
 
-    /// The fleet changed: held jobs may be asked about again.
-    pub(super) fn unhold(&mut self, now: Tick) {
-        for row in self.rows.iter_mut().filter(|row| row.held) {
-            row.held = false;
-            row.ready_at = now;
-        }
+    pub(super) fn ids(&self) -> impl Iterator<Item = JobId> {
+        self.rows.keys().copied()
+    }
+
+    /// Those whose queue limit is passed.
+    pub(super) fn late(&self, now: Tick) -> Vec<JobId> {
+        self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id).collect()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn row(seq: u64, score: f64, ageing: f64, since: u64) -> Waiting {
-        Waiting {
-            id: JobId::mint(),
-            seq,
-            priority: Priority { score, ageing_per_second: ageing },
-            since: Tick(since),
-            ready_at: Tick(0),
-            held: false,
-            deadline: None,
-        }
-    }
-
-    #[test]
-    fn ageing_overtakes_score_in_time() {
-        let mut queue = Queue::default();
-        let (urgent, patient) = (row(2, 10.0, 0.0, 1000), row(1, 0.0, 1.0, 0));
-        queue.push(urgent);
-        queue.push(patient);
-        assert_eq!(queue.best(Tick(1000), |_| true).map(|r| r.id), Some(urgent.id));
-        assert_eq!(queue.best(Tick(11_000), |_| true).map(|r| r.id), Some(patient.id));
-        assert_eq!(queue.ordered(Tick(11_000)), [patient.id, urgent.id]);
-    }
-
-    #[test]
-    fn equals_run_in_order_of_arrival_and_the_unready_wait() {
-        let mut queue = Queue::default();
-        let (mut first, second) = (row(1, 0.0, 0.0, 0), row(2, 0.0, 0.0, 0));
-        first.ready_at = Tick(500);
-        first.held = true;
-        queue.push(second);
-        queue.push(first);
-        assert_eq!(queue.best(Tick(100), |_| true).map(|r| r.id), Some(second.id));
-        queue.unhold(Tick(100));
-        assert_eq!(queue.best(Tick(100), |_| true).map(|r| r.id), Some(first.id));
-        assert!(queue.best(Tick(100), |_| false).is_none());
-    }
-}
+mod tests;

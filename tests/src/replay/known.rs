@@ -18,6 +18,9 @@ const KNOWN: &[Known] = &[
     Known { key: "bad-requests", smooth: bad_requests },
     Known { key: "nobody-elses-progress", smooth: strangers },
     Known { key: "newer-routes", smooth: newer_routes },
+    Known { key: "cancelled-status", smooth: cancelled },
+    Known { key: "waiting-workflows", smooth: waiting_workflows },
+    Known { key: "credentials", smooth: |_, direct, _| credentials(direct) },
     Known { key: "create-time", smooth: |_, direct, router| each(direct, router, create_time) },
     Known { key: "other-pages", smooth: other_pages },
     Known { key: "devices", smooth: |_, direct, router| each(direct, router, devices) },
@@ -115,7 +118,8 @@ fn instances(router: &mut Value) {
 
 /// ComfyUI's 500 for what it cannot read is a 400 that says why.
 fn bad_requests(entry: &Entry, direct: &mut Value, router: &mut Value) {
-    if entry.what.contains("POST") && direct["status"] == 500 && router["status"] == 400 {
+    let read = entry.what.contains("POST") || entry.what.contains("/history?");
+    if read && direct["status"] == 500 && router["status"] == 400 {
         *direct = router.clone();
     }
 }
@@ -130,9 +134,52 @@ fn strangers(entry: &Entry, direct: &mut Value, router: &mut Value) {
 
 /// Routes that this version does not have yet and the router answers for every version.
 fn newer_routes(entry: &Entry, direct: &mut Value, router: &mut Value) {
-    if entry.what.contains("/api/jobs") && direct["status"] == 404 && direct["body"] == "" {
+    let unknown = direct["status"] == 404 && direct["body"] == "";
+    let cancels = entry.what.contains("POST") && direct["status"] == 405;
+    if entry.what.contains("/api/jobs") && (unknown || cancels) {
         *direct = router.clone();
     }
+}
+
+/// The status that versions after 0.8.0 know.
+fn cancelled(entry: &Entry, direct: &mut Value, router: &mut Value) {
+    if !entry.what.contains("/api/jobs") {
+        return;
+    }
+    let error = |side: &Value| side["body"]["error"].as_str().unwrap_or_default().to_owned();
+    if error(direct).starts_with("Invalid status value(s): cancelled") && router["status"] == 200 {
+        *direct = router.clone();
+        return;
+    }
+    if let Some(text) = error(router).strip_suffix(", cancelled") {
+        router["body"]["error"] = json!(text);
+    }
+    deep(router, &mut |value| {
+        if value["status"] == "cancelled" {
+            value["status"] = json!("failed");
+        }
+    });
+}
+
+/// Later versions show the graph of a job before its end too.
+fn waiting_workflows(entry: &Entry, direct: &mut Value, router: &mut Value) {
+    let open = |side: &Value| matches!(side["body"]["status"].as_str(), Some("pending" | "in_progress"));
+    if entry.what.contains("/api/jobs/")
+        && open(direct)
+        && let Some(job) = router["body"].as_object_mut()
+    {
+        job.remove("workflow");
+    }
+}
+
+/// 0.3.64 shows the credentials of jobs that wait or run.
+fn credentials(direct: &mut Value) {
+    deep(direct, &mut |value| {
+        if let Value::Object(members) = value {
+            members.remove("auth_token_comfy_org");
+            members.remove("api_key_comfy_org");
+        }
+    });
 }
 
 fn create_time(value: &mut Value) {

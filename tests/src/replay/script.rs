@@ -21,6 +21,8 @@ pub(super) async fn play(mut player: Player) -> Transcript {
     files(play).await;
     several(play).await;
     previews(play).await;
+    forms(play).await;
+    held_queue(play).await;
     misc(play).await;
     player.finish()
 }
@@ -389,6 +391,129 @@ async fn previews(play: &mut Player) {
     play.hears_end("aaaa", &id).await;
     play.remaining(0).await;
     play.get(&format!("/history/{id}")).await;
+}
+
+/// Every form of the lists of history and jobs, and of the commands, while nothing runs.
+async fn forms(play: &mut Player) {
+    play.scene("forms of the lists");
+    for query in [
+        "max_items=3",
+        "max_items=3&offset=-1",
+        "max_items=2&offset=1",
+        "max_items=2&offset=99",
+        "max_items=0&offset=0",
+        "max_items=-3",
+        "max_items=-3&offset=0",
+        "max_items=%201_0%20",
+        "max_items=99999999999999999999&offset=3",
+        "offset=4",
+        "max_items=x",
+        "max_items=",
+        "max_items=1.5",
+        "offset=x",
+    ] {
+        play.get(&format!("/history?{query}")).await;
+    }
+    for query in [
+        "status=completed",
+        "status=COMPLETED%20,&limit=2",
+        "status=completed,failed,cancelled",
+        "status=,",
+        "status=&limit=1",
+        "status=done,pending",
+        "limit=2&offset=1",
+        "limit=2&offset=-5",
+        "limit=99&offset=3&sort_order=ASC",
+        "offset=999",
+        "limit=0",
+        "limit=x",
+        "limit=",
+        "offset=x",
+        "sort_by=age",
+        "sort_by=Execution_Duration&status=pending",
+        "sort_order=up",
+        "workflow_id=w1",
+        "workflow_id=nope",
+    ] {
+        play.get(&format!("/api/jobs?{query}")).await;
+    }
+
+    play.scene("forms of the commands");
+    for path in ["/queue", "/history"] {
+        for body in [
+            json!(""),
+            json!("{"),
+            json!("null"),
+            json!("7"),
+            json!("\"x\""),
+            json!("\"clear\""),
+            json!([]),
+            json!(["delete"]),
+            json!({}),
+            json!({"clear": 0}),
+            json!({"clear": ""}),
+            json!({"clear": []}),
+            json!({"delete": null}),
+            json!({"delete": "nope"}),
+            json!({"delete": {"nope": 1}}),
+            json!({"delete": ["nope", 7, null]}),
+        ] {
+            play.post(path, body).await;
+        }
+    }
+    for body in [json!("null"), json!([]), json!("7"), json!({"prompt_id": "nope"})] {
+        play.post("/interrupt", body).await;
+    }
+    play.post("/api/jobs/nope/cancel", json!({})).await;
+    for body in [json!({"job_ids": ["nope"]}), json!({"job_ids": "nope"}), json!("{")] {
+        play.post("/api/jobs/cancel", body).await;
+    }
+}
+
+/// What a queue shows, and which commands leave it alone.
+async fn held_queue(play: &mut Player) {
+    play.scene("what waits is shown without credentials, and taken out by name only");
+    play.hold();
+    let running = play.submit("held", json!({"prompt": long(31), "client_id": "aaaa"})).await;
+    play.interrupts(&running);
+    play.works_on("aaaa", &running, "1").await;
+    let secretive = json!({"prompt": blurred(32), "client_id": "bbbb", "extra_data": {
+        "auth_token_comfy_org": "hush", "api_key_comfy_org": "hush", "extra_pnginfo": {"workflow": {"id": "w2"}}}});
+    let secretive = play.submit("secretive", secretive).await;
+    let unwanted =
+        play.submit("unwanted", json!({"prompt": blurred(33), "client_id": "bbbb", "number": 7})).await;
+    play.remaining(3).await;
+    play.get("/queue").await;
+    for path in [
+        "/api/jobs?status=pending&sort_order=asc",
+        "/api/jobs?status=in_progress",
+        "/api/jobs?workflow_id=w2",
+    ] {
+        play.get(path).await;
+    }
+    for id in [&running, &secretive] {
+        play.get(&format!("/api/jobs/{id}")).await;
+        play.get(&format!("/history/{id}")).await;
+    }
+    for body in [json!({"clear": 0}), json!({"delete": [running, "nope"]}), json!({"delete": [[secretive]]})]
+    {
+        play.post("/queue", body).await;
+    }
+    for body in [json!({"prompt_id": 7}), json!({"prompt_id": [running]}), json!({"prompt_id": "nope"})] {
+        play.post("/interrupt", body).await;
+    }
+    play.get("/prompt").await;
+    play.post("/queue", json!({"delete": {(unwanted.as_str()): true}})).await;
+    play.remaining(2).await;
+    play.post("/interrupt", json!("{")).await;
+    play.hears_end("aaaa", &running).await;
+    play.open();
+    play.hears_end("bbbb", &secretive).await;
+    play.remaining(0).await;
+    for id in [&running, &secretive, &unwanted] {
+        play.get(&format!("/history/{id}")).await;
+        play.get(&format!("/api/jobs/{id}")).await;
+    }
 }
 
 async fn misc(play: &mut Player) {

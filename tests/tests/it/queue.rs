@@ -43,17 +43,17 @@ async fn the_queue_shows_what_runs_and_what_waits_in_order() {
 async fn front_and_number_order_the_queue() {
     let (fleet, _router, client) = one().await;
     a_runs_and_bcd_wait(&fleet, &client).await;
-    let front = json!({ "prompt": plain(0x1), "prompt_id": "front", "front": true });
+    let front = |id: &str| json!({ "prompt": plain(0x1), "prompt_id": id, "front": true });
     let early = json!({ "prompt": plain(0x2), "prompt_id": "early", "number": -5 });
-    for body in [front, early] {
+    for body in [front("front"), early, front("before front")] {
         client.try_post(body).await.ok();
     }
-    assert_eq!(client.queue().await.1, ["front", "early", "b", "c", "d"]);
+    assert_eq!(client.queue().await.1, ["before front", "front", "early", "b", "c", "d"]);
     fleet.open();
     client.all_done().await;
     let order = client.http.get_json("/history").await;
     let order: Vec<_> = order.as_object().expect("entries").keys().cloned().collect();
-    assert_eq!(order, ["a", "front", "early", "b", "c", "d"]);
+    assert_eq!(order, ["a", "before front", "front", "early", "b", "c", "d"]);
 }
 
 #[tokio::test]
@@ -124,6 +124,89 @@ async fn an_interrupt_without_an_id_ends_what_runs_and_the_next_job_starts() {
     for id in ["b", "c", "d"] {
         assert!(kinds(&client.end_of(id).await).contains(&"execution_success".to_owned()));
     }
+}
+
+#[tokio::test]
+async fn commands_that_name_nothing_stop_nothing() {
+    let (fleet, _router, client) = one().await;
+    a_runs_and_bcd_wait(&fleet, &client).await;
+    for (path, body, status) in [
+        ("/interrupt", r#"{"prompt_id": 7}"#, 200),
+        ("/interrupt", r#"{"prompt_id": ["a"]}"#, 200),
+        ("/interrupt", "null", 400),
+        ("/interrupt", r#"["a"]"#, 400),
+        ("/queue", r#"{"clear": 0}"#, 200),
+        ("/queue", r#"{"clear": ""}"#, 200),
+        ("/queue", r#"{"delete": [["b"], 7, "a"]}"#, 200),
+        ("/queue", r#"{"clear": true, "delete": 7}"#, 400),
+        ("/queue", "", 400),
+        ("/queue", "null", 400),
+    ] {
+        assert_eq!(
+            client.http.send(Method::POST, path, body.to_owned()).await.status,
+            status,
+            "{path} {body}"
+        );
+    }
+    let all = ["b", "c", "d"].map(str::to_owned).to_vec();
+    assert_eq!(client.queue().await, (vec!["a".to_owned()], all), "everything is where it was");
+    assert!(client.said_of("a").iter().all(|message| message.kind() != "execution_interrupted"));
+    fleet.open();
+    client.all_done().await;
+    assert_eq!(fleet.started(), 4);
+}
+
+#[tokio::test]
+async fn several_jobs_are_cancelled_at_once_and_the_answer_says_whether_any_was() {
+    let (fleet, _router, client) = one().await;
+    a_runs_and_bcd_wait(&fleet, &client).await;
+    let cancel = async |body: &str| {
+        let answer = client.http.send(Method::POST, "/api/jobs/cancel", body.to_owned()).await;
+        (answer.status.as_u16(), answer.json())
+    };
+    assert_eq!(cancel(r#"{"job_ids": ["nobody"]}"#).await, (200, json!({"cancelled": false})));
+    assert_eq!(cancel(r#"{"job_ids": ["a", "c", "nobody"]}"#).await, (200, json!({"cancelled": true})));
+    assert_eq!(cancel("{").await, (400, json!({"error": "Request body must be valid JSON"})));
+    assert_eq!(cancel("{}").await, (400, json!({"error": "job_ids must be a list"})));
+    let invalid = json!({"error": "job_ids contains invalid id(s)", "invalid_ids": ["7"]});
+    assert_eq!(cancel(r#"{"job_ids": ["b", 7]}"#).await, (400, invalid));
+    client.end_of("a").await;
+    fleet.open();
+    client.all_done().await;
+    assert!(client.history("c").await.is_null());
+    assert_eq!(client.http.get_json("/api/jobs?status=cancelled").await["jobs"][0]["id"], "a");
+    assert_eq!(fleet.started(), 3);
+}
+
+#[tokio::test]
+async fn credentials_are_neither_shown_nor_stored() {
+    let (fleet, router, client) = one().await;
+    a_runs_and_bcd_wait(&fleet, &client).await;
+    let extra =
+        json!({"auth_token_comfy_org": "hush-hush", "api_key_comfy_org": "hush-hush", "kept": "visible"});
+    client.try_post(json!({"prompt": plain(9), "prompt_id": "secretive", "extra_data": extra})).await.ok();
+    let shown = async |path: &str| {
+        let text = client.http.get(path).await.ok().text();
+        assert!(!text.contains("hush-hush") && !text.contains("comfy_org"), "{path}: {text}");
+        text
+    };
+    assert!(shown("/queue").await.contains("visible"));
+    assert!(shown("/api/jobs/secretive").await.contains("visible"));
+    shown("/api/jobs").await;
+    fleet.open();
+    client.all_done().await;
+    for path in ["/history", "/history/secretive", "/api/jobs/secretive"] {
+        assert!(shown(path).await.contains("visible"), "{path}");
+    }
+    let files = std::fs::read_dir(router.state_dir())
+        .expect("the state")
+        .map(|entry| entry.expect("an entry").path());
+    for file in files.filter(|path| path.is_file()) {
+        let bytes = std::fs::read(&file).expect("readable");
+        let found = bytes.windows(9).any(|window| window == b"hush-hush");
+        assert!(!found, "{} holds a credential", file.display());
+    }
+    assert!(!router.log().contains("hush-hush"));
 }
 
 #[tokio::test]

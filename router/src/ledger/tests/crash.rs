@@ -36,8 +36,8 @@ async fn a_killed_process_leaves_every_acknowledged_commit_whole() {
     for round in 0..5 {
         let (called, acknowledged) = kill_after(&config, 3 + round * 7);
         let (service, ledger) = Service::open(&config).expect("opens after a kill");
-        let rows = ledger.history(HistoryQuery::default()).await.expect("reads");
-        let open = ledger.open_jobs().await.expect("reads");
+        let rows = entries(&ledger, HistoryQuery::default()).await;
+        let open = ledger.open_jobs(usize::MAX).await.expect("reads");
         assert!(open.is_empty(), "no commit is there by half");
         let stored = prompt_ids(&rows);
         let expected: Vec<String> = (0..stored.len()).map(|n| format!("p{n}")).collect();
@@ -93,7 +93,7 @@ async fn crashed(jobs: u32) -> (TempDir, Config) {
 
 async fn open_prompts(config: &Config) -> Vec<String> {
     let (service, ledger) = Service::open(config).expect("opens");
-    let open = ledger.open_jobs().await.expect("reads");
+    let open = ledger.open_jobs(usize::MAX).await.expect("reads");
     drop(ledger);
     service.close();
     open.into_iter().map(|o| o.job.prompt_id).collect()
@@ -132,7 +132,7 @@ async fn a_flipped_bit_in_the_log_costs_the_last_commit_or_is_named() {
                 named += 1;
             }
             Ok((service, ledger)) => {
-                let stored = ledger.open_jobs().await.expect("reads").len();
+                let stored = ledger.open_jobs(usize::MAX).await.expect("reads").len();
                 assert!(stored >= 9, "byte {at} of {frames} frames cost {} commits", 10 - stored);
                 cut += 1;
                 drop(ledger);
@@ -179,7 +179,7 @@ async fn a_flipped_bit_in_a_prompt_is_never_silent() {
     let file = OpenOptions::new().write(true).open(&world.config.file).expect("opens");
     file.write_all_at(b"C", at).expect("flips");
     let (_service, ledger) = Service::open(&world.config).expect("its structure is sound");
-    let error = ledger.open_jobs().await.expect_err("is not what was written");
+    let error = ledger.open_jobs(usize::MAX).await.expect_err("is not what was written");
     assert!(matches!(&error, LedgerError::Damaged { file, .. } if *file == world.config.file), "{error:?}");
     assert!(error.to_string().contains("not what was written"), "{error}");
 }
@@ -254,7 +254,7 @@ async fn after_a_failed_write_nothing_is_accepted_until_reopened() {
     world.ledger.reopen().await.expect("reopens");
     assert!(health.borrow().is_none());
     world.ledger.commit(vec![accepted(&job("after"))]).await.expect("commits");
-    let open = world.ledger.open_jobs().await.expect("reads");
+    let open = world.ledger.open_jobs(usize::MAX).await.expect("reads");
     assert_eq!(open.iter().map(|o| &*o.job.prompt_id).collect::<Vec<_>>(), ["before", "after"]);
 }
 
@@ -271,6 +271,6 @@ async fn a_later_commit_makes_the_writer_reopen_the_file() {
     drop(thief);
     world.ledger.commit(vec![accepted(&job("after"))]).await.expect("is written again");
     assert!(world.ledger.health().borrow().is_none());
-    let open = world.ledger.open_jobs().await.expect("reads");
+    let open = world.ledger.open_jobs(usize::MAX).await.expect("reads");
     assert_eq!(open.iter().map(|o| &*o.job.prompt_id).collect::<Vec<_>>(), ["after"]);
 }

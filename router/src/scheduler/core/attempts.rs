@@ -246,7 +246,7 @@ impl Core {
         }
         self.recount(id, |t| t.running -= 1);
         self.report_attempt(id, &run, outcome, load_ms);
-        self.queue.unhold(now);
+        self.queue.unhold();
         Some(run)
     }
 
@@ -263,6 +263,7 @@ impl Core {
         }
         let entry = self.jobs.get_mut(&id).expect("looked up above");
         entry.phase = Phase::Ending;
+        self.version += 1;
         let mut events = std::mem::take(&mut self.records);
         let mut history = history.unwrap_or_default();
         if history.status.is_empty() && outcome != JobOutcome::Cancelled {
@@ -354,13 +355,26 @@ impl Core {
 
     pub(super) fn interrupt(&mut self, request: RequestId, target: &Target) {
         let jobs: Vec<JobId> = match target {
-            Target::Prompt(prompt_id) => self.prompt_ids.get(prompt_id).copied().into_iter().collect(),
+            Target::Prompt(prompt_id, scope) => self.named(prompt_id, scope).into_iter().collect(),
             Target::Running(scope) => {
                 self.jobs.iter().filter(|(_, e)| e.is_of(scope)).map(|(id, _)| *id).collect()
             }
         };
-        let affected = jobs.into_iter().filter(|id| self.stop(*id, StopReason::Owner)).count();
+        let affected = jobs.into_iter().filter(|id| self.stop_for_good(*id)).count();
         self.out.push(Action::Reply { request, reply: Reply::Done { affected } });
+    }
+
+    /// As its owner wishes. A job whose attempt has just ended and that is about to wait again will not.
+    pub(super) fn stop_for_good(&mut self, id: JobId) -> bool {
+        if self.stop(id, StopReason::Owner) {
+            return true;
+        }
+        let requeued = |then: &Then| matches!(then, Then::Requeue { job, .. } if *job == id);
+        let between = self.committing.values().any(requeued);
+        if between && let Some(entry) = self.jobs.get_mut(&id) {
+            entry.unwanted = true;
+        }
+        between
     }
 
     /// Tell a running attempt to stop; false when it does not run. An owner's wish overrides a policy's.
@@ -405,7 +419,8 @@ impl Core {
             InstanceChange::Down { reason } => self.instance_down(index, &reason),
         }
         self.texts_changed();
-        self.queue.unhold(now);
+        self.queue.unhold();
+        self.fruitless = None;
     }
 
     fn inspect_all(&mut self, index: usize) {

@@ -26,7 +26,7 @@ impl Core {
         {
             let told = Action::Told { instance: instance.spec.id.clone(), news: News::Released };
             self.out.push(told);
-            self.queue.unhold(self.now.tick);
+            self.queue.unhold();
         }
     }
 
@@ -52,7 +52,7 @@ impl Core {
             let before = instance.guard.cap();
             instance.guard.pass(now, !instance.zombies.is_empty());
             if instance.guard.cap() != before {
-                self.queue.unhold(now);
+                self.queue.unhold();
             }
             // Nobody restarts what an operator has set aside.
             if !instance.up || instance.drained_by.operator || instance.zombies.is_empty() {
@@ -113,6 +113,6 @@ impl Core {
         if before > 0 && instance.zombies.is_empty() {
             instance.guard.renewed();
         }
-        self.queue.unhold(self.now.tick);
+        self.queue.unhold();
     }
 }

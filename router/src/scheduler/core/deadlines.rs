@@ -37,14 +37,9 @@ impl Core {
 
     fn check_waiting(&mut self) {
         let now = self.now.tick;
-        let passed = |deadline: Option<Tick>| deadline.is_some_and(|at| at <= now);
-        let late: Vec<JobId> =
-            self.queue.iter().filter(|row| passed(row.deadline)).map(|row| row.id).collect();
-        for id in late {
+        for id in self.queue.late(now) {
             // Cleared while the question is open; the answer sets the next one.
-            if let Some(row) = self.queue.get_mut(id) {
-                row.deadline = None;
-            }
+            self.queue.change(id, |row| row.deadline = None);
             let entry = &self.jobs[&id];
             let waited = clamp_ms(now.since(entry.accepted));
             let progress = Progress { elapsed_ms: waited, silent_ms: waited, ..Progress::default() };
@@ -129,17 +124,18 @@ impl Core {
         let now = self.now.tick;
         let again_ms =
             self.jobs.get(&id).and_then(|entry| entry.limits.queue_ms).unwrap_or(LEAST_EXTENSION_MS);
-        let Some(row) = self.queue.get_mut(id) else { return };
-        match decision {
-            TimeoutDecision::Extend { ms } => {
-                row.deadline = Some(now.after(ms.max(LEAST_EXTENSION_MS).into()))
-            }
-            TimeoutDecision::Retry => row.deadline = Some(now.after(again_ms.max(LEAST_EXTENSION_MS).into())),
+        let wait_ms = match decision {
+            TimeoutDecision::Extend { ms } => ms,
+            TimeoutDecision::Retry => again_ms,
             TimeoutDecision::Fail { reason } => {
-                self.queue.remove(id);
-                self.end_job(id, JobOutcome::TimedOut, reason, None);
+                if self.queue.remove(id).is_some() {
+                    self.end_job(id, JobOutcome::TimedOut, reason, None);
+                }
+                return;
             }
-        }
+        };
+        let deadline = now.after(wait_ms.max(LEAST_EXTENSION_MS).into());
+        self.queue.change(id, |row| row.deadline = Some(deadline));
     }
 
     /// The instance did not confirm the interrupt in time. The attempt is over for the router; what still runs there

@@ -1,12 +1,13 @@
 //! How a prompt becomes a job, and how a waiting job is taken away again.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use crate::clock::Tick;
 use crate::model::decision::{Admission, DecisionRecord, Limits, Priority, Question};
 use crate::model::event::{Event, History, OpenJob};
 use crate::model::id::JobId;
-use crate::model::job::{Attempt, Job, JobOutcome, Number};
+use crate::model::job::{Attempt, Job, JobOutcome, Needs, Number};
 use crate::model::view::Load;
 
 use super::super::input::{Action, Refusal, Reply, RequestId, Scope, Sighting};
@@ -54,7 +55,11 @@ impl Core {
         }
         let id = *self.prompt_ids.get(&job.prompt_id)?;
         let known = &self.jobs[&id].job;
-        let same = known.tenant == job.tenant && known.body.prompt == job.body.prompt;
+        let same_prompt = || match known.body.stored {
+            Some(stored) => stored.digest == job.body.digest(),
+            None => known.body.prompt == job.body.prompt,
+        };
+        let same = known.tenant == job.tenant && same_prompt();
         Some(if same { Ok(id) } else { Err(Refusal::IdTaken) })
     }
 
@@ -156,6 +161,9 @@ impl Core {
             seq: self.seq,
             tenant: self.tenants.index(&job.tenant),
             client: self.clients.index(job.client_id.as_deref().unwrap_or("")),
+            kind: kind(&job.needs),
+            place: 0,
+            pinned: false,
             job: Arc::new(job),
             priority,
             limits,
@@ -164,12 +172,26 @@ impl Core {
             attempts: 0,
             last_attempt: None,
             avoid: None,
+            unwanted: false,
             ran_out: false,
             outgrew_mib: None,
             held_ms: 0,
             held_since: None,
         };
+        self.texts_here += entry.texts_here();
         self.jobs.insert(id, entry);
+    }
+
+    /// The job is durable: its large texts may be left to the ledger.
+    fn make_room(&mut self, id: JobId) {
+        let over = self.texts_here > self.config.text_bytes;
+        let Some(entry) = self.jobs.get_mut(&id).filter(|entry| over && entry.job.body.stored.is_none())
+        else {
+            return;
+        };
+        self.texts_here -= entry.texts_here();
+        let body = Arc::new(entry.job.body.without_texts());
+        Arc::make_mut(&mut entry.job).body = body;
     }
 
     pub(super) fn accepted(&mut self, request: RequestId, id: JobId) {
@@ -180,6 +202,7 @@ impl Core {
         for request in self.requests_for(request, id) {
             self.out.push(Action::Reply { request, reply: reply.clone() });
         }
+        self.make_room(id);
         self.enqueue(id, self.now.tick);
         self.status();
     }
@@ -200,6 +223,8 @@ impl Core {
     /// Drop an entry whose end is durable, or that never was.
     pub(super) fn forget(&mut self, id: JobId) -> Option<Arc<Job>> {
         let entry = self.jobs.remove(&id)?;
+        self.version += 1;
+        self.texts_here -= entry.texts_here();
         self.prompt_ids.remove(&entry.job.prompt_id);
         if let Some(once) = &entry.job.once {
             self.once.remove(&(entry.job.tenant.clone(), once.key.clone()));
@@ -207,22 +232,36 @@ impl Core {
         Some(entry.job)
     }
 
-    pub(super) fn delete(&mut self, request: RequestId, prompt_ids: &[String]) {
-        let jobs: Vec<JobId> = prompt_ids.iter().filter_map(|id| self.prompt_ids.get(id).copied()).collect();
-        self.cancel_waiting(request, jobs);
+    /// The open job of this id, if the scope covers it.
+    pub(super) fn named(&self, prompt_id: &str, scope: &Scope) -> Option<JobId> {
+        let id = *self.prompt_ids.get(prompt_id)?;
+        self.jobs[&id].is_of(scope).then_some(id)
+    }
+
+    pub(super) fn delete(&mut self, request: RequestId, prompt_ids: &[String], scope: &Scope) {
+        let jobs: Vec<JobId> = prompt_ids.iter().filter_map(|id| self.named(id, scope)).collect();
+        self.cancel_waiting(request, jobs, 0);
     }
 
     pub(super) fn clear(&mut self, request: RequestId, scope: &Scope) {
         let covered = |id: &JobId| self.jobs[id].is_of(scope);
-        let jobs = self.queue.iter().map(|row| row.id).filter(covered).collect();
-        self.cancel_waiting(request, jobs);
+        let jobs = self.queue.ids().filter(covered).collect();
+        self.cancel_waiting(request, jobs, 0);
     }
 
-    fn cancel_waiting(&mut self, request: RequestId, jobs: Vec<JobId>) {
+    /// Running jobs are told to stop, waiting ones are taken out.
+    pub(super) fn cancel(&mut self, request: RequestId, prompt_ids: &[String], scope: &Scope) {
+        let jobs: Vec<JobId> = prompt_ids.iter().filter_map(|id| self.named(id, scope)).collect();
+        let stopped = jobs.iter().filter(|id| self.stop_for_good(**id)).count();
+        self.cancel_waiting(request, jobs, stopped);
+    }
+
+    fn cancel_waiting(&mut self, request: RequestId, jobs: Vec<JobId>, stopped: usize) {
         let jobs: Vec<JobId> = jobs.into_iter().filter(|id| self.queue.remove(*id).is_some()).collect();
         if jobs.is_empty() {
-            return self.out.push(Action::Reply { request, reply: Reply::Done { affected: 0 } });
+            return self.out.push(Action::Reply { request, reply: Reply::Done { affected: stopped } });
         }
+        self.version += 1;
         let at = self.now.wall;
         let end = |job: &JobId| Event::JobEnded {
             job: *job,
@@ -233,36 +272,39 @@ impl Core {
         let events = jobs.iter().map(end).collect();
         for id in &jobs {
             if let Some(entry) = self.jobs.get_mut(id) {
-                entry.phase = Phase::Ending;
+                entry.phase = Phase::Removed;
             }
         }
-        self.commit(Then::Deleted { request, jobs }, events);
+        self.commit(Then::Deleted { request, jobs, stopped }, events);
     }
 
-    pub(super) fn deleted(&mut self, request: RequestId, jobs: &[JobId]) {
+    pub(super) fn deleted(&mut self, request: RequestId, jobs: &[JobId], stopped: usize) {
         for id in jobs {
             self.recount(*id, |t| t.queued -= 1);
             self.forget(*id);
         }
         self.status();
-        self.out.push(Action::Reply { request, reply: Reply::Done { affected: jobs.len() } });
+        let affected = jobs.len() + stopped;
+        self.out.push(Action::Reply { request, reply: Reply::Done { affected } });
     }
 
     /// The ledger did not take it: they still wait.
-    pub(super) fn not_deleted(&mut self, request: RequestId, jobs: &[JobId]) {
+    pub(super) fn not_deleted(&mut self, request: RequestId, jobs: &[JobId], stopped: usize) {
         for id in jobs {
             self.enqueue(*id, self.now.tick);
         }
-        self.out.push(Action::Reply { request, reply: Reply::Done { affected: 0 } });
+        self.out.push(Action::Reply { request, reply: Reply::Done { affected: stopped } });
     }
 
-    /// Take up the jobs of a ledger. Their waits begin anew: the monotonic clock does not survive a restart.
+    /// Take up the jobs of a ledger. How long they have waited is told by the wall clock: the monotonic one does not
+    /// survive a restart.
     pub(super) fn restore(&mut self, open: Vec<OpenJob>) {
-        for OpenJob { job, priority, limits, attempts } in open {
+        for OpenJob { job, priority, limits, place, pinned, attempts } in open {
             let id = job.id;
             let waited = self.now.wall.saturating_sub(job.accepted_at);
             self.register(job, priority, limits);
             let entry = self.jobs.get_mut(&id).expect("just registered");
+            (entry.place, entry.pinned) = (place, pinned);
             entry.accepted = Tick(self.now.tick.0.saturating_sub(waited));
             entry.attempts = attempts.iter().map(|a| a.0.number).max().unwrap_or(0);
             entry.last_attempt = attempts.last().map(|a| a.0.clone());
@@ -296,7 +338,18 @@ impl Core {
     }
 }
 
+/// Jobs of one kind need the same classes and models.
+fn kind(needs: &Needs) -> u64 {
+    let mut hash = std::hash::DefaultHasher::new();
+    (&needs.classes, &needs.models).hash(&mut hash);
+    hash.finish()
+}
+
 impl Entry {
+    fn texts_here(&self) -> usize {
+        if self.job.body.stored.is_some() { 0 } else { self.job.body.text_bytes() }
+    }
+
     pub(super) fn is_of(&self, scope: &Scope) -> bool {
         match scope {
             Scope::Everybody => true,

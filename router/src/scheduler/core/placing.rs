@@ -1,9 +1,12 @@
 //! The head of the queue at once, for a policy that exports `placement`: one question at a time, as in routing.
 
+use std::collections::HashMap;
+
 use crate::model::decision::{DecisionRecord, Placement, Question};
 use crate::model::id::JobId;
 use crate::model::view::{JobView, Offer, Seat};
 
+use super::routing::Situation;
 use super::{Asked, Core};
 
 /// A job left out is asked about again after this long at the earliest, unless an instance changes.
@@ -11,14 +14,17 @@ const LEAST_HOLD_MS: u64 = 50;
 
 impl Core {
     /// Ask where the most urgent jobs that could start now should run. There is at least one free slot.
-    pub(super) fn place(&mut self) {
+    pub(super) fn place(&mut self, situation: Situation) {
         let (entries, instances) = (&self.jobs, &self.instances);
+        let mut known: HashMap<(u64, Option<u32>), bool> = HashMap::new();
         let fits = |id: JobId| {
             let entry = &entries[&id];
-            instances.iter().any(|i| i.free_slots() > 0 && entry.may_run_on(i))
+            let may = || instances.iter().any(|i| i.free_slots() > 0 && entry.may_run_on(i));
+            *known.entry((entry.kind, entry.outgrew_mib)).or_insert_with(may)
         };
         let jobs = self.queue.first(self.now.tick, self.config.window, fits);
         if jobs.is_empty() {
+            self.fruitless = Some(situation);
             return;
         }
         let (question, seats) = self.window(&jobs);
@@ -56,13 +62,13 @@ impl Core {
         self.routing = false;
         for pair in &answer.pairs {
             let (id, index) = (jobs[pair.job as usize], seats[pair.seat as usize]);
-            let waits = self.queue.get_mut(id).is_some();
+            let waits = self.queue.contains(id);
             if waits && self.could_start(id, index) {
                 self.start(id, index, records.clone());
             }
         }
         for &id in jobs {
-            let waits = self.queue.get_mut(id).is_some();
+            let waits = self.queue.contains(id);
             if waits && self.eligible(id).iter().any(|&index| self.could_start(id, index)) {
                 // Told once for each time it waits, not for each time it is asked about.
                 let first = self.jobs.get(&id).is_some_and(|entry| entry.held_since.is_none());

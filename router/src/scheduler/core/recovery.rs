@@ -114,6 +114,15 @@ impl Core {
 
     pub(super) fn requeued(&mut self, id: JobId, ready_at: Tick) {
         self.enqueue(id, ready_at);
+        if self.jobs.get(&id).is_some_and(|entry| entry.unwanted) {
+            self.queue.remove(id);
+            return self.end_job(
+                id,
+                JobOutcome::Interrupted,
+                "interrupted between two attempts".into(),
+                None,
+            );
+        }
         self.status();
     }
 

@@ -1,5 +1,8 @@
 //! From the head of the queue to a durable attempt: one route question at a time.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use crate::model::decision::{DecisionRecord, Question, Route, RouteDecision};
 use crate::model::event::Event;
 use crate::model::id::{JobId, UpstreamId};
@@ -11,6 +14,15 @@ use super::{Asked, Core, Delivery, Entry, Instance, Phase, Run, Then, clamp_ms};
 /// After a route answer that led nowhere, ask again after this long at the latest.
 const RECONSIDER_MS: u64 = 250;
 
+/// Everything that decides whether any waiting job could start, the passing of time aside, which wakes jobs and so
+/// changes the queue.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Situation {
+    queue: u64,
+    /// Free slots, and which capabilities it is known to have.
+    instances: Vec<(u32, usize)>,
+}
+
 impl Core {
     /// Ask where the most urgent job that could start now should run.
     pub(super) fn schedule(&mut self) {
@@ -20,18 +32,28 @@ impl Core {
         if self.instances.iter().all(|instance| instance.free_slots() == 0) {
             return;
         }
+        let now = self.now.tick;
+        self.queue.wake(now);
+        let situation = self.situation();
+        if self.fruitless.as_ref() == Some(&situation) {
+            return;
+        }
         if self.places {
-            return self.place();
+            return self.place(situation);
         }
         let (jobs, instances) = (&self.jobs, &self.instances);
+        let mut known: HashMap<(u64, Option<u32>), bool> = HashMap::new();
         let fits = |id: JobId| {
             let entry = &jobs[&id];
-            instances.iter().any(|i| i.free_slots() > 0 && entry.may_run_on(i))
+            let may = || instances.iter().any(|i| i.free_slots() > 0 && entry.may_run_on(i));
+            *known.entry((entry.kind, entry.outgrew_mib)).or_insert_with(may)
         };
-        let Some(row) = self.queue.best(self.now.tick, fits) else { return };
+        let Some(row) = self.queue.best(now, fits) else {
+            self.fruitless = Some(situation);
+            return;
+        };
         let entry = &self.jobs[&row.id];
         let rows = self.eligible(row.id);
-        let now = self.now.tick;
         let candidates = rows
             .iter()
             .map(|&i| self.instances[i].candidate(i, &entry.job.needs, &self.learned, now))
@@ -39,6 +61,11 @@ impl Core {
         let question = Question::Route { job: self.view(entry), candidates };
         self.routing = true;
         self.ask(Asked::Route { job: row.id, rows }, question);
+    }
+
+    fn situation(&self) -> Situation {
+        let instance = |i: &Instance| (i.free_slots(), Arc::as_ptr(&i.can).addr());
+        Situation { queue: self.queue.version(), instances: self.instances.iter().map(instance).collect() }
     }
 
     /// Instances that serve and have everything the job needs; the one to avoid only if there is no other.
@@ -64,7 +91,7 @@ impl Core {
         records: Vec<DecisionRecord>,
     ) {
         self.routing = false;
-        if self.queue.get_mut(id).is_none() {
+        if !self.queue.contains(id) {
             return self.remember(records, Some(id), Some("the job was gone".into()));
         }
         match decision.route {
@@ -99,9 +126,7 @@ impl Core {
             return self.start_anywhere(id, records);
         }
         entry.held_since = Some(now);
-        let row = self.queue.get_mut(id).expect("checked by the caller");
-        row.held = true;
-        row.ready_at = now.after(ms);
+        self.queue.change(id, |row| (row.held, row.ready_at) = (true, now.after(ms)));
         self.remember(records, Some(id), Some(format!("held for {ms} ms")));
     }
 
@@ -117,9 +142,7 @@ impl Core {
     /// Nothing is free any more: the next job may have its turn meanwhile.
     fn pass_over(&mut self, id: JobId, records: Vec<DecisionRecord>) {
         let ready_at = self.now.tick.after(RECONSIDER_MS);
-        let row = self.queue.get_mut(id).expect("checked by the caller");
-        row.held = true;
-        row.ready_at = ready_at;
+        self.queue.change(id, |row| (row.held, row.ready_at) = (true, ready_at));
         self.remember(records, Some(id), Some("no instance was free any more".into()));
     }
 
@@ -127,6 +150,7 @@ impl Core {
         let did = format!("dispatched to {}", self.instances[index].spec.id);
         self.remember(records, Some(id), Some(did));
         self.queue.remove(id);
+        self.version += 1;
         self.recount(id, |t| {
             t.queued -= 1;
             t.running += 1;

@@ -3,6 +3,7 @@
 mod failover;
 mod flows;
 mod invariants;
+mod orders;
 mod world;
 
 pub(super) use world::job as plain_job;

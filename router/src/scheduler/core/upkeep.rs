@@ -61,7 +61,7 @@ impl Core {
             Act::FreeMemory => self.free(index, true),
             Act::Interrupt { requeue } => self.preempt(index, requeue),
         }
-        self.queue.unhold(self.now.tick);
+        self.queue.unhold();
         format!("{name}: {}", act_name(order.act))
     }
 
@@ -77,7 +77,7 @@ impl Core {
                 self.obey(&order);
             }
         }
-        self.queue.unhold(self.now.tick);
+        self.queue.unhold();
     }
 
     pub(super) fn free(&mut self, index: usize, free_memory: bool) {
@@ -113,6 +113,8 @@ impl Core {
     }
 
     pub(super) fn readings(&mut self, readings: Vec<(usize, GpuView, Tick)>) {
+        // Memory may be known now.
+        self.fruitless = None;
         for (index, gpu, sampled) in readings {
             if let Some(instance) = self.instances.get_mut(index) {
                 instance.gpu = Some((gpu, sampled));
@@ -124,7 +126,7 @@ impl Core {
     pub(super) fn policy_changed(&mut self, places: bool) {
         self.places = places;
         self.to_reassess = self.queue.ordered(self.now.tick).into();
-        self.queue.unhold(self.now.tick);
+        self.queue.unhold();
         self.reassess_some();
     }
 
@@ -141,14 +143,16 @@ impl Core {
     pub(super) fn reassessed(&mut self, id: JobId, priority: Priority, limits: Limits) {
         let limits = self.clamp_limits(limits);
         let Some(entry) = self.jobs.get_mut(&id) else { return };
-        entry.priority = priority;
+        // An operator's word stands.
+        if !entry.pinned {
+            entry.priority = priority;
+        }
         entry.limits = limits;
-        let deadline =
-            limits.queue_ms.map(|ms| entry.accepted.after(ms.into())).filter(|_| entry.attempts == 0);
-        if let Some(row) = self.queue.get_mut(id) {
+        let (priority, deadline) = (entry.priority, entry.queue_deadline());
+        self.queue.change(id, |row| {
             row.priority = priority;
             row.deadline = deadline;
-        }
+        });
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::{
     App,
     reply::{self, Reply},
+    request::int,
 };
 use crate::{life::Life, queue::Item};
 
@@ -61,7 +62,7 @@ struct Wanted {
 impl Wanted {
     fn parse(query: &Params) -> Result<Self, String> {
         let text = |key: &str| query.get(key).map(String::as_str);
-        let statuses: Vec<String> = match text("status") {
+        let statuses: Vec<String> = match text("status").filter(|list| !list.is_empty()) {
             Some(list) => {
                 list.split(',').map(|s| s.trim().to_lowercase()).filter(|s| !s.is_empty()).collect()
             }
@@ -73,24 +74,24 @@ impl Wanted {
             let valid = STATUSES.join(", ");
             return Err(format!("Invalid status value(s): {}. Valid values: {valid}", invalid.join(", ")));
         }
-        let by_duration = match text("sort_by").unwrap_or("created_at") {
+        let by_duration = match text("sort_by").unwrap_or("created_at").to_lowercase().as_str() {
             "created_at" => false,
             "execution_duration" => true,
             _ => return Err("sort_by must be 'created_at' or 'execution_duration'".into()),
         };
-        let descending = match text("sort_order").unwrap_or("desc") {
+        let descending = match text("sort_order").unwrap_or("desc").to_lowercase().as_str() {
             "desc" => true,
             "asc" => false,
             _ => return Err("sort_order must be 'asc' or 'desc'".into()),
         };
-        let limit = match text("limit").map(str::parse::<i64>) {
+        let limit = match text("limit").map(int) {
             None => None,
-            Some(Ok(limit)) if limit > 0 => Some(limit as usize),
-            Some(Ok(_)) => return Err("limit must be a positive integer".into()),
-            Some(Err(_)) => return Err("limit must be an integer".into()),
+            Some(Some(limit)) if limit > 0 => Some(limit as usize),
+            Some(Some(_)) => return Err("limit must be a positive integer".into()),
+            Some(None) => return Err("limit must be an integer".into()),
         };
-        let offset = text("offset").unwrap_or("0").parse::<i64>().map_err(|_| "offset must be an integer")?;
-        let workflow_id = text("workflow_id").map(str::to_owned);
+        let offset = int(text("offset").unwrap_or("0")).ok_or("offset must be an integer")?;
+        let workflow_id = text("workflow_id").filter(|id| !id.is_empty()).map(str::to_owned);
         Ok(Self { statuses, workflow_id, by_duration, descending, limit, offset: offset.max(0) as usize })
     }
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::{
     App,
     reply::{self, Reply},
-    request::{JsonBody, Limit},
+    request::{JsonBody, Limit, int},
 };
 use crate::validate::truthy;
 
@@ -19,11 +19,13 @@ pub(super) async fn show(State(life): State<App>) -> Reply {
 }
 
 pub(super) async fn change(State(life): State<App>, JsonBody(body): JsonBody) -> Reply {
-    if flag(&body, "clear") {
+    let Some(change) = Change::of(&body) else { return reply::trouble() };
+    if change.clear {
         life.queue.clear(&life.hub);
     }
-    for id in ids(&body) {
-        life.queue.delete(id, &life.hub);
+    let Some(ids) = change.delete else { return reply::trouble() };
+    for id in ids {
+        life.queue.delete(&id, &life.hub);
     }
     reply::empty(StatusCode::OK)
 }
@@ -49,7 +51,7 @@ pub(super) async fn free(State(life): State<App>, JsonBody(body): JsonBody) -> R
 }
 
 pub(super) async fn history(State(life): State<App>, Query(query): Query<IndexMap<String, String>>) -> Reply {
-    let number = |key: &str| query.get(key).map(|text| text.trim().parse::<i64>()).transpose();
+    let number = |key: &str| query.get(key).map(|text| int(text).ok_or(())).transpose();
     let (Ok(max_items), Ok(offset)) = (number("max_items"), number("offset")) else {
         return reply::trouble();
     };
@@ -66,19 +68,51 @@ pub(super) async fn history_entry(State(life): State<App>, Path(prompt_id): Path
 }
 
 pub(super) async fn change_history(State(life): State<App>, JsonBody(body): JsonBody) -> Reply {
-    if flag(&body, "clear") {
+    let Some(change) = Change::of(&body) else { return reply::trouble() };
+    if change.clear {
         life.queue.forget_all();
     }
-    for id in ids(&body) {
-        life.queue.forget(id);
+    let Some(ids) = change.delete else { return reply::trouble() };
+    for id in ids {
+        life.queue.forget(&id);
     }
     reply::empty(StatusCode::OK)
 }
 
-fn flag(body: &Value, key: &str) -> bool {
-    body.get(key).is_some_and(truthy)
+/// `{"clear": ..., "delete": [...]}`
+struct Change {
+    clear: bool,
+    /// None: there is no loop over what is there, which Python notices when it has cleared already.
+    delete: Option<Vec<String>>,
 }
 
-fn ids(body: &Value) -> impl Iterator<Item = &str> {
-    body.get("delete").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+impl Change {
+    /// None where Python raises at once. In a list or a text it looks for the words.
+    fn of(body: &Value) -> Option<Self> {
+        let names = |text: &str| ["clear", "delete"].iter().any(|name| text.contains(name));
+        match body {
+            Value::Object(members) => {
+                let delete = members.get("delete").map_or(Some(Vec::new()), looped);
+                Some(Self { clear: flag(body, "clear"), delete })
+            }
+            Value::Array(items) if !items.iter().any(|item| item == "clear" || item == "delete") => {
+                Some(Self { clear: false, delete: Some(Vec::new()) })
+            }
+            Value::String(text) if !names(text) => Some(Self { clear: false, delete: Some(Vec::new()) }),
+            _ => None,
+        }
+    }
+}
+
+fn looped(value: &Value) -> Option<Vec<String>> {
+    match value {
+        Value::Array(items) => Some(items.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect()),
+        Value::Object(members) => Some(members.keys().cloned().collect()),
+        Value::String(text) => Some(text.chars().map(String::from).collect()),
+        _ => None,
+    }
+}
+
+fn flag(body: &Value, key: &str) -> bool {
+    body.get(key).is_some_and(truthy)
 }

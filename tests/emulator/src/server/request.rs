@@ -44,3 +44,20 @@ impl FromRequest<App> for JsonBody {
         serde_json::from_slice(&bytes).map(Self).map_err(|_| reply::trouble())
     }
 }
+
+/// Python's `int(text)`, as far as it fits; a number too large for that is the largest there is.
+pub(super) fn int(text: &str) -> Option<i64> {
+    let text = text.trim();
+    let digits = text.trim_start_matches(['+', '-']);
+    let odd = digits.is_empty()
+        || text.len() - digits.len() > 1
+        || digits.starts_with('_')
+        || digits.ends_with('_')
+        || digits.contains("__")
+        || !digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_');
+    if odd {
+        return None;
+    }
+    let end = if text.starts_with('-') { i64::MIN } else { i64::MAX };
+    Some(text.replace('_', "").parse().unwrap_or(end))
+}

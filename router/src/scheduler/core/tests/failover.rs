@@ -162,7 +162,7 @@ fn an_instance_that_keeps_an_attempt_is_freed_set_aside_and_restarted() {
     world.settle();
     let request = world.request();
     let prompt = world.running[0].0.prompt_id.clone();
-    world.input(Input::Interrupt { request, target: Target::Prompt(prompt) });
+    world.input(Input::Interrupt { request, target: Target::Prompt(prompt, Scope::Everybody) });
     world.settle();
     assert_eq!(world.interrupted.len(), 1);
     world.pass(CoreConfig::default().interrupt_grace_ms);

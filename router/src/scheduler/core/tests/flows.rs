@@ -231,7 +231,8 @@ fn a_deleted_job_never_runs_and_a_running_one_is_not_deleted() {
     world.settle();
     let running = world.running[0].0.prompt_id.clone();
     let request = world.request();
-    world.input(Input::Delete { request, prompt_ids: vec![id, running, "unknown".into()] });
+    let prompt_ids = vec![id, running, "unknown".into()];
+    world.input(Input::Delete { request, prompt_ids, scope: Scope::Everybody });
     world.settle();
     assert_eq!(world.replies[&request], Reply::Done { affected: 1 });
     world.finish(0, EndKind::Success);

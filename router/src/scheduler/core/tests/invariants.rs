@@ -18,6 +18,8 @@ enum Happening {
     Pass { ms: u64 },
     Interrupt { which: usize },
     Delete { which: usize },
+    Cancel { which: usize },
+    Change { which: usize, place: Option<Place>, priority: Option<Option<f64>>, number: Option<f64> },
     Clear,
     LedgerFails(bool),
     PolicyChanged { places: bool },
@@ -46,6 +48,9 @@ fn happening() -> impl Strategy<Value = Happening> {
         3 => (1..40_000u64).prop_map(|ms| Pass { ms }),
         1 => any::<usize>().prop_map(|which| Interrupt { which }),
         1 => any::<usize>().prop_map(|which| Delete { which }),
+        1 => any::<usize>().prop_map(|which| Cancel { which }),
+        2 => (any::<usize>(), place(), prop::option::of(prop::option::of(-9.0..9.0)), prop::option::of(-9.0..9.0))
+            .prop_map(|(which, place, priority, number)| Change { which, place, priority, number }),
         1 => Just(Clear),
         1 => any::<bool>().prop_map(LedgerFails),
         1 => any::<bool>().prop_map(|places| PolicyChanged { places }),
@@ -54,6 +59,10 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => (0..3usize, act.clone()).prop_map(|(index, act)| Operate { index, act }),
         1 => (0..4u32, act).prop_map(|(index, act)| Order { index, act }),
     ]
+}
+
+fn place() -> impl Strategy<Value = Option<Place>> {
+    prop_oneof![Just(None), Just(Some(Place::Front)), Just(Some(Place::Back)), Just(Some(Place::Normal))]
 }
 
 fn kind(n: u8) -> EndKind {
@@ -77,12 +86,23 @@ fn happen(world: &mut World, ids: &mut Vec<String>, happening: Happening) {
         Happening::Pass { ms } => world.pass(ms),
         Happening::Interrupt { which } if !ids.is_empty() => {
             let request = world.request();
-            let target = Target::Prompt(ids[which % ids.len()].clone());
+            let target = Target::Prompt(ids[which % ids.len()].clone(), Scope::Everybody);
             world.input(Input::Interrupt { request, target });
         }
         Happening::Delete { which } if !ids.is_empty() => {
             let request = world.request();
-            world.input(Input::Delete { request, prompt_ids: vec![ids[which % ids.len()].clone()] });
+            let prompt_ids = vec![ids[which % ids.len()].clone()];
+            world.input(Input::Delete { request, prompt_ids, scope: Scope::Everybody });
+        }
+        Happening::Cancel { which } if !ids.is_empty() => {
+            let request = world.request();
+            let prompt_ids = vec![ids[which % ids.len()].clone()];
+            world.input(Input::Cancel { request, prompt_ids, scope: Scope::Everybody });
+        }
+        Happening::Change { which, place, priority, number } if !ids.is_empty() => {
+            let request = world.request();
+            let change = Change { place, priority, number, class: None };
+            world.input(Input::Change { request, prompt_id: ids[which % ids.len()].clone(), change });
         }
         Happening::Clear => {
             let request = world.request();

@@ -56,6 +56,9 @@ pub(super) struct World {
     pub(super) replies: HashMap<RequestId, Reply>,
     pub(super) announced: Vec<Announcement>,
     pub(super) ledger_fails: bool,
+    waiting: Vec<crate::model::event::OpenJob>,
+    /// Standings that became durable.
+    pub(super) changes: usize,
     pub(super) not_stored: NotStored,
     /// Nobody learns what came of the next dispatches; true: they arrive all the same.
     pub(super) unsure: Option<bool>,
@@ -92,6 +95,8 @@ impl World {
             replies: HashMap::new(),
             announced: Vec::new(),
             ledger_fails: false,
+            changes: 0,
+            waiting: Vec::new(),
             not_stored: NotStored::Full,
             unsure: None,
             alive: vec![false; instances],
@@ -149,6 +154,13 @@ impl World {
 
     pub(super) fn submit(&mut self) -> RequestId {
         self.submit_job(job("t"))
+    }
+
+    /// What a ledger would give back of the jobs that wait.
+    pub(super) fn open_jobs(&self) -> Vec<crate::model::event::OpenJob> {
+        let mut open = self.waiting.clone();
+        open.retain(|open| !self.ended.contains_key(&open.job.id));
+        open
     }
 
     pub(super) fn request(&mut self) -> RequestId {
@@ -271,7 +283,19 @@ impl World {
     fn store(&mut self, events: Vec<Event>) {
         for event in events {
             match event {
-                Event::JobAccepted { job, .. } => assert!(self.accepted.insert(job.id), "accepted twice"),
+                Event::JobAccepted { job, priority, limits } => {
+                    assert!(self.accepted.insert(job.id), "accepted twice");
+                    let (place, pinned, attempts) = (0, false, Vec::new());
+                    let job = *job;
+                    self.waiting.push(crate::model::event::OpenJob {
+                        job,
+                        priority,
+                        limits,
+                        place,
+                        pinned,
+                        attempts,
+                    });
+                }
                 Event::AttemptStarted { job, attempt } => {
                     assert!(!self.ended.contains_key(&job), "an ended job runs");
                     let last = self.attempts.insert(job, attempt.number).unwrap_or(0);
@@ -290,6 +314,7 @@ impl World {
                     assert!(!self.open_attempts.contains_key(&job), "a job ends with a live attempt");
                     assert_eq!(self.ended.insert(job, outcome), None, "a job ends twice");
                 }
+                Event::JobChanged { .. } => self.changes += 1,
                 Event::Decision(_) => {}
             }
         }
