@@ -24,8 +24,8 @@ pub use instance::{Gpu, Instance, Url};
 pub use mistake::{Mistake, Mistakes, Origin};
 pub use routes::{Route, RouteTo};
 pub use sections::{
-    ApiKey, Discover, Fleet, Front, Ledger, Limits, Log, LogFormat, Outputs, Policy, PolicyLimits, PortRange,
-    Secret, Telemetry, Timeouts,
+    ApiKey, Discover, Fleet, Front, HookFile, HookTable, Ledger, Limits, Log, LogFormat, Outputs, Policy,
+    PolicyLimits, PolicyState, PortRange, Secret, Telemetry, Timeouts,
 };
 pub use sources::{Setting, Sources};
 

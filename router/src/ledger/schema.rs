@@ -140,6 +140,8 @@ CREATE TABLE about (                -- of a job that is not over: its body witho
     sum BLOB NOT NULL
 ) STRICT;
 ",
+    // What a decision's question showed, as JSON.
+    "ALTER TABLE decision ADD COLUMN seen TEXT;",
     r"
 CREATE TABLE written (              -- who wrote an output file last on its instance
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
