@@ -271,7 +271,7 @@ impl Check<'_> {
     fn ranges(&mut self, config: &Config) {
         const HOUR_MS: u64 = 3_600_000;
         let (fleet, limits, policy) = (&config.fleet, &config.limits, &config.policy.limits);
-        let rows: [(&str, &str, u64, u64, u64); 43] = [
+        let rows: [(&str, &str, u64, u64, u64); 45] = [
             ("discover", "timeout_ms", config.discover.timeout_ms, 10, 60_000),
             ("fleet", "poll_ms", fleet.poll_ms, 50, HOUR_MS),
             ("fleet", "connect_timeout_ms", fleet.connect_timeout_ms, 1, HOUR_MS),
