@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::admin::{self, Admin};
 use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
+use crate::config::{Config, Mistakes};
 use crate::drain;
 use crate::front::{self, Front};
 use crate::scheduler::core::Core;
@@ -31,7 +31,13 @@ const REPORTS: usize = 4_096;
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// What `serve` does: run until a signal or the failure of a part.
-pub fn serve(config: Config, check: bool) -> anyhow::Result<()> {
+///
+/// `again` reads the configuration once more, for SIGHUP.
+pub fn serve(
+    config: Config,
+    check: bool,
+    again: impl Fn() -> Result<Config, Mistakes>,
+) -> anyhow::Result<()> {
     logging::start(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -40,10 +46,10 @@ pub fn serve(config: Config, check: bool) -> anyhow::Result<()> {
             return check::check(&config).await;
         }
         let mut stop = Stop::listen().context("signals cannot be listened to")?;
-        let router = Router::start(config).await?;
+        let mut router = Router::start(config).await?;
         router.looked(Duration::from_secs(10)).await;
         announce::ready(&router);
-        let why = stop.wanted().await;
+        let why = stop.wanted(async || router.reload(again()).await).await;
         tracing::info!(why = ?why, "shutting down");
         router.shutdown(async { stop.asked().await }).await?;
         match why {
@@ -164,6 +170,33 @@ impl Router {
             close,
             _telemetry: telemetry_service,
         })
+    }
+
+    /// SIGHUP: the settings of the policies, as they are written now, without a restart and without a new component.
+    /// Everything else in the file waits for a restart.
+    async fn reload(&mut self, written: Result<Config, Mistakes>) {
+        let written = match written {
+            Ok(written) => written,
+            Err(mistakes) => {
+                return tracing::error!(%mistakes, "configuration is wrong, the present one stays");
+            }
+        };
+        let before = parts::settings(&self.config);
+        for (lane, settings) in parts::settings(&written) {
+            if before.get(&lane) == Some(&settings) {
+                continue;
+            }
+            let name = lane.as_deref().unwrap_or("policy");
+            match self.policy.resettle(lane.as_deref(), settings).await {
+                Ok(version) => {
+                    tracing::info!(lane = name, digest = %version.digest, "policy settings read again")
+                }
+                Err(error) => {
+                    tracing::error!(lane = name, %error, "policy settings refused, the present ones stay")
+                }
+            }
+        }
+        self.config.policy = written.policy;
     }
 
     pub fn listen_addr(&self) -> SocketAddr {

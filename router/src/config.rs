@@ -22,8 +22,8 @@ use serde::Serialize;
 pub use instance::{Gpu, Instance, Url};
 pub use mistake::{Mistake, Mistakes, Origin};
 pub use sections::{
-    ApiKey, Discover, Fleet, Front, Ledger, Limits, Log, LogFormat, Policy, PolicyLimits, PortRange, Secret,
-    Telemetry, Timeouts,
+    ApiKey, Discover, Fleet, Front, HookFile, HookTable, Ledger, Limits, Log, LogFormat, Policy,
+    PolicyLimits, PolicyState, PortRange, Secret, Telemetry, Timeouts,
 };
 pub use sources::{Setting, Sources};
 

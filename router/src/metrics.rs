@@ -275,6 +275,11 @@ pub fn policy_load_failed(reason: &'static str) {
     counter!(table::POLICY_LOAD_FAILURES, "reason" => reason).increment(1);
 }
 
+/// A canary is no longer obeyed: because it did worse, or by an operator's word.
+pub fn policy_canary_ended(worse: bool) {
+    counter!(table::POLICY_CANARIES, "how" => if worse { "returned" } else { "withdrawn" }).increment(1);
+}
+
 /// What policies remember could not be written.
 pub fn policy_state_failed() {
     counter!(table::POLICY_STATE_ERRORS).increment(1);

@@ -153,6 +153,18 @@ impl Router {
         self.process.terminate();
     }
 
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        self.process.signal("HUP");
+    }
+
+    /// Runs another command of the binary against this router, which must go well. Gives what it printed.
+    pub async fn command(&self, arguments: &[&str]) -> String {
+        let exit = failed_start(&[arguments, &["--admin", &self.admin]].concat(), &[]).await;
+        assert_eq!(exit.code, Some(0), "{arguments:?}: {}{}", exit.out, exit.err);
+        exit.out
+    }
+
     /// Waits for its end; gives the exit code.
     pub async fn ended(&mut self) -> Option<i32> {
         self.process.ended().await.code()

@@ -142,6 +142,7 @@ impl Check<'_> {
                 );
             }
         }
+        self.hook_files(config);
         if let Some(file) = &config.policy.file {
             let key = KeyPath::keys(&["policy", "file"]);
             let file = self.merged.beside_file(file, &key);
@@ -150,6 +151,43 @@ impl Check<'_> {
                 self.wrong(&key, what, "build the policy first, or leave the key out to use the shipped one");
             }
             config.policy.file = Some(file);
+        }
+    }
+
+    fn hook_files(&mut self, config: &mut Config) {
+        let mut settings: HashMap<PathBuf, serde_json::Map<String, serde_json::Value>> = HashMap::new();
+        for (interface, hook) in &mut config.policy.hooks {
+            let key = KeyPath::keys(&["policy", "hooks", interface]);
+            if !INTERFACES.contains(&interface.as_str()) {
+                self.wrong(
+                    &key,
+                    "is no interface of a policy",
+                    &format!("there are {}", INTERFACES.join(", ")),
+                );
+                continue;
+            }
+            if hook.file().as_os_str().is_empty() {
+                self.wrong(&key, "has no `file`", "name a component or a shipped policy, such as \"guard\"");
+                continue;
+            }
+            if !is_shipped(hook.file()) {
+                let file = self.merged.beside_file(hook.file(), &key);
+                if !file.is_file() {
+                    let what = format!("{} is neither a file nor a shipped policy", file.display());
+                    self.wrong(&key, what, &format!("build it first, or use one of {}", SHIPPED.join(", ")));
+                }
+                *hook.file_mut() = file;
+            }
+            let its = hook.settings();
+            let known = settings.entry(hook.file().clone()).or_insert_with(|| its.clone());
+            if *known != its {
+                let what = format!("{} has other settings for another interface", hook.file().display());
+                self.wrong(
+                    &key,
+                    what,
+                    "interfaces with the same file share one component: give each the same settings",
+                );
+            }
         }
     }
 
@@ -210,7 +248,7 @@ impl Check<'_> {
     fn ranges(&mut self, config: &Config) {
         const HOUR_MS: u64 = 3_600_000;
         let (fleet, limits, policy) = (&config.fleet, &config.limits, &config.policy.limits);
-        let rows: [(&str, &str, u64, u64, u64); 41] = [
+        let rows: [(&str, &str, u64, u64, u64); 43] = [
             ("discover", "timeout_ms", config.discover.timeout_ms, 10, 60_000),
             ("fleet", "poll_ms", fleet.poll_ms, 50, HOUR_MS),
             ("fleet", "connect_timeout_ms", fleet.connect_timeout_ms, 1, HOUR_MS),
@@ -230,6 +268,8 @@ impl Check<'_> {
             ("policy.limits", "memory_mib", policy.memory_mib.into(), 1, 4_096),
             ("policy.limits", "host_calls", policy.host_calls.into(), 1, 10_000_000),
             ("policy.limits", "failures", policy.failures.into(), 1, 1_000),
+            ("policy.state", "keys", config.policy.state.keys.into(), 1, 1_000_000),
+            ("policy.state", "kib", config.policy.state.kib.into(), 1, 1 << 20),
             ("ledger", "history", u64::from(config.ledger.history), 1, 10_000_000),
             ("ledger", "decisions", u64::from(config.ledger.decisions), 1, 100_000_000),
             ("ledger", "idempotency_s", config.ledger.idempotency_s, 1, 366 * 86_400),
@@ -287,3 +327,12 @@ impl Check<'_> {
 /// A policy's limits are milliseconds in 32 bits.
 const MAX_TIMEOUT_S: u64 = u32::MAX as u64 / 1_000;
 const MIN_KEY: usize = 16;
+
+const INTERFACES: [&str; 8] =
+    ["admission", "priority", "timeouts", "routing", "placement", "recovery", "housekeeping", "feedback"];
+/// A bare name of these is a policy that comes with the router.
+const SHIPPED: [&str; 4] = ["model-affinity", "least-loaded", "fair-share", "guard"];
+
+fn is_shipped(file: &std::path::Path) -> bool {
+    file.to_str().is_some_and(|name| SHIPPED.contains(&name))
+}

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::record::{Rest, from_word, sum};
 use super::rows::{AttemptRow, Counts, JobFilter, JobRow, JobStateFilter, JobSummary, OnceRow, Page};
-use crate::model::decision::{DecisionRecord, Limits, PolicyVersion, Priority};
+use crate::model::decision::{DecisionRecord, Limits, PolicyVersion, Priority, Seen};
 use crate::model::event::{History, OpenJob, OutputFile};
 use crate::model::id::{InstanceId, JobId, UpstreamId};
 use crate::model::job::{Attempt, Body, Job, JobOutcome, Needs, Number, Requested, Stored, Texts, WallMs};
@@ -296,7 +296,8 @@ pub(super) fn counter(conn: &Connection) -> Read<i64> {
     Ok(conn.query_row("SELECT next FROM counter", [], |row| row.get(0))?)
 }
 
-const DECISION: &str = "SELECT at, hook, policy, digest, fallback, took_us, said, reason, job, did, instance
+const DECISION: &str =
+    "SELECT at, hook, policy, digest, fallback, took_us, said, reason, job, did, instance, seen
     FROM decision";
 
 fn decision(row: &Row<'_>) -> rusqlite::Result<DecisionRecord> {
@@ -314,6 +315,7 @@ fn decision(row: &Row<'_>) -> rusqlite::Result<DecisionRecord> {
         job: maybe_word(row, "job")?,
         did: row.get("did")?,
         instance: row.get::<_, Option<String>>("instance")?.map(|name| InstanceId(name.into())),
+        seen: row.get::<_, Option<String>>("seen")?.map(Seen),
     })
 }
 

@@ -140,6 +140,8 @@ CREATE TABLE about (                -- of a job that is not over: its body witho
     sum BLOB NOT NULL
 ) STRICT;
 ",
+    // What a decision's question showed, as JSON.
+    "ALTER TABLE decision ADD COLUMN seen TEXT;",
 ];
 
 /// Held while the ledger is open: two routers on one file would each believe that they own the queue.

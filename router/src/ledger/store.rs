@@ -300,8 +300,9 @@ fn remember_files(conn: &Connection, seq: i64, ended: &Ended) -> Applied {
 
 fn decide(conn: &Connection, decision: &DecisionRecord) -> Applied {
     conn.prepare_cached(
-        "INSERT INTO decision (at, hook, policy, digest, fallback, took_us, said, reason, job, did, instance)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        "INSERT INTO decision (at, hook, policy, digest, fallback, took_us, said, reason, job, did, instance,
+            seen)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )?
     .execute(params![
         int(decision.at),
@@ -315,6 +316,7 @@ fn decide(conn: &Connection, decision: &DecisionRecord) -> Applied {
         decision.job.map(|job| job.to_string()),
         decision.did,
         decision.instance.as_ref().map(|i| i.as_str()),
+        decision.seen.as_ref().map(|seen| &seen.0),
     ])?;
     Ok(())
 }

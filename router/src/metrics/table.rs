@@ -104,6 +104,7 @@ metrics_table! {
     FALLBACKS "policy_fallbacks_total" Counter, Count, "Decisions the built-in made in the policy's place, by hook and reason";
     POLICY_SWAPS "policy_swaps_total" Counter, Count, "Times another policy version began to serve";
     POLICY_LOAD_FAILURES "policy_load_failures_total" Counter, Count, "Policy files that were refused, by reason";
+    POLICY_CANARIES "policy_canaries_ended_total" Counter, Count, "Canaries that ended, by how: `returned` because they did worse, or `withdrawn`";
     POLICY_STATE_ERRORS "policy_state_errors_total" Counter, Count, "Writes of what policies remember that failed; they are tried again";
     POLICY_COUNTER "policy_counter_total" Counter, Count, "Counters that policies keep themselves, by policy and name";
     POLICY_GAUGE "policy_gauge" Gauge, Count, "Gauges that policies keep themselves, by policy and name";

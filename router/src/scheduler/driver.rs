@@ -166,6 +166,7 @@ impl Service {
             Message::Look(Look::Find(prompt_id, reply)) => drop(reply.send(self.core.find(&prompt_id))),
             Message::Look(Look::Fleet(reply)) => drop(reply.send(self.core.report())),
             Message::Look(Look::State(job, reply)) => drop(reply.send(self.core.state(job))),
+            Message::Look(Look::Why(job, reply)) => drop(reply.send(self.core.explain(job))),
         }
     }
 
