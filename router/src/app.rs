@@ -113,12 +113,13 @@ impl Router {
         let policy =
             policy::start(parts::policy(&config), clock.clone()).context("the policy could not start")?;
         let (telemetry_service, telemetry) = parts::telemetry(&config, clock.clone())?;
-        let assets = assets::open(parts::assets(&config))?;
+        let assets = assets::open(parts::assets(&config), &clock)?;
         let (sessions_service, sessions) = sessions::Service::new(parts::sessions(&config));
         let (fleet, events) = fleet::start(&config.fleet, &config.instances);
 
         let (reports, from_relay) = mpsc::channel(REPORTS);
-        let (relay_service, relay) = relay::Service::new(events, reports, sessions.clone(), clock.clone());
+        let (relay_service, relay) =
+            relay::Service::new(events, reports, sessions.clone(), assets.told().clone(), clock.clone());
         let core = core(&config, &ledger, &fleet, clock.as_ref()).await?;
         let organs = scheduler::Organs {
             policy: policy.clone(),
@@ -127,6 +128,7 @@ impl Router {
             assets: assets.clone(),
             relay,
             telemetry: telemetry.clone(),
+            keep_outputs: config.outputs.keep,
         };
         let (scheduler_service, scheduler) = scheduler::Service::new(core, organs, from_relay, clock.clone());
         let (drain, draining) = drain::channel();

@@ -245,6 +245,11 @@ impl Router {
         samples.sum()
     }
 
+    /// The most memory it has ever had, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        self.process.peak_memory()
+    }
+
     fn folder(&self) -> &Path {
         self.folder.as_ref().expect("kept until it is dropped").path()
     }

@@ -26,6 +26,7 @@ const KNOWN: &[Known] = &[
     Known { key: "other-pages", smooth: other_pages },
     Known { key: "devices", smooth: |_, direct, router| each(direct, router, devices) },
     Known { key: "worker-killers", smooth: worker_killers },
+    Known { key: "no-programs", smooth: no_programs },
     Known { key: "present-state", smooth: present_state },
 ];
 
@@ -221,6 +222,15 @@ fn devices(value: &mut Value) {
             device.remove("instance");
             device.remove("index");
         }
+    }
+}
+
+/// Files that a browser could run are downloads.
+fn no_programs(entry: &Entry, direct: &mut Value, router: &mut Value) {
+    let download =
+        router["headers"]["content-disposition"].as_str().is_some_and(|how| how.starts_with("attachment"));
+    if entry.what.contains("/view?") && download && direct["status"] == router["status"] {
+        direct["headers"] = router["headers"].clone();
     }
 }
 
