@@ -5,6 +5,7 @@
 //! no keys here: whoever reaches this address is the operator, so it belongs on loopback or behind a proxy that
 //! knows its users.
 
+mod catalogue;
 mod door;
 mod health;
 mod jobs;
@@ -81,6 +82,7 @@ fn router(parts: Parts) -> Router {
         .route("/api/fleet", get(view::fleet))
         .route("/api/fleet/{instance}/drain", post(drain))
         .route("/api/fleet/{instance}/resume", post(resume))
+        .route("/api/catalogue", get(catalogue::catalogue))
         .route("/api/fleet/{instance}/restart", post(restart))
         .route("/api/queue", get(jobs::queue))
         .route("/api/jobs", get(jobs::list))

@@ -5,6 +5,7 @@ mod announce;
 mod check;
 mod logging;
 mod parts;
+mod sockets;
 mod stop;
 
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ use crate::scheduler::core::Core;
 use crate::scheduler::input::Restored;
 use crate::tasks::{self, OnError};
 use crate::{assets, fleet, ledger, metrics, policy, relay, scheduler, sessions, telemetry};
+use sockets::Sockets;
 use stop::{Stop, Why};
 
 /// Progress reports of attempts and news of instances on their way to the scheduler.
@@ -102,20 +104,22 @@ impl Router {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let metrics = metrics::install()?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-        let listener = front::Listener::bind(config.listen).await?;
-        let admin_listener = admin::Listener::bind(config.admin).await?;
+        let given = Sockets::given(&config)?;
+        let listener = front::Listener::open(config.listen, given.clients).await?;
+        let admin_listener = admin::Listener::open(config.admin, given.admin).await?;
         let (listen, admin_address) = (listener.address(), admin_listener.address());
 
         let (ledger_service, ledger) = parts::ledger(&config).await?;
         let policy =
             policy::start(parts::policy(&config), clock.clone()).context("the policy could not start")?;
         let (telemetry_service, telemetry) = parts::telemetry(&config, clock.clone())?;
-        let assets = assets::open(parts::assets(&config))?;
+        let assets = assets::open(parts::assets(&config), &clock)?;
         let (sessions_service, sessions) = sessions::Service::new(parts::sessions(&config));
         let (fleet, events) = fleet::start(&config.fleet, &config.instances);
 
         let (reports, from_relay) = mpsc::channel(REPORTS);
-        let (relay_service, relay) = relay::Service::new(events, reports, sessions.clone(), clock.clone());
+        let (relay_service, relay) =
+            relay::Service::new(events, reports, sessions.clone(), assets.told().clone(), clock.clone());
         let core = core(&config, &ledger, &fleet, clock.as_ref()).await?;
         let organs = scheduler::Organs {
             policy: policy.clone(),
@@ -124,6 +128,7 @@ impl Router {
             assets: assets.clone(),
             relay,
             telemetry: telemetry.clone(),
+            keep_outputs: config.outputs.keep,
         };
         let (scheduler_service, scheduler) = scheduler::Service::new(core, organs, from_relay, clock.clone());
         let (drain, draining) = drain::channel();

@@ -191,6 +191,15 @@ pub fn upload_staged(instance: &InstanceId, bytes: u64) {
     counter!(table::UPLOADS_STAGED_BYTES, "instance" => instance).increment(bytes);
 }
 
+pub fn output_kept(bytes: u64) {
+    counter!(table::OUTPUTS_KEPT).increment(1);
+    counter!(table::OUTPUTS_KEPT_BYTES).increment(bytes);
+}
+
+pub fn output_not_kept() {
+    counter!(table::OUTPUTS_NOT_KEPT).increment(1);
+}
+
 // -- GPUs
 
 /// One device's figures in base units; none is exported as `NaN`, so that no old value lingers.

@@ -90,7 +90,18 @@ pub(super) fn telemetry(
 }
 
 pub(super) fn assets(config: &Config) -> assets::Config {
-    assets::Config { dir: config.state_dir().join("uploads"), max_bytes: config.limits.asset_bytes }
+    let outputs = &config.outputs;
+    let uploads = assets::Bounds {
+        dir: config.state_dir().join("uploads"),
+        max_bytes: config.limits.asset_bytes,
+        max_age_ms: None,
+    };
+    let outputs = assets::Bounds {
+        dir: config.state_dir().join("outputs"),
+        max_bytes: outputs.bytes,
+        max_age_ms: (outputs.age_s > 0).then(|| outputs.age_s.saturating_mul(1_000)),
+    };
+    assets::Config { uploads, outputs }
 }
 
 pub(super) fn sessions(config: &Config) -> sessions::Config {

@@ -320,6 +320,26 @@ pub struct Front {
     pub api_keys: Vec<ApiKey>,
 }
 
+/// What becomes of the files that jobs write.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Outputs {
+    /// Copy every output of a job when it has ended, so that it outlives its instance.
+    pub keep: bool,
+    /// All copies together; the longest unused go first.
+    pub bytes: u64,
+    /// How long a copy is kept; 0 is no limit.
+    pub age_s: u64,
+    /// The instances write to one folder: any of them has every output, and none is copied.
+    pub shared: bool,
+}
+
+impl Default for Outputs {
+    fn default() -> Self {
+        Self { keep: false, bytes: 10 << 30, age_s: 30 * 86_400, shared: false }
+    }
+}
+
 /// A key and the tenant it stands for. Exactly one of `key`, `key_file` and `key_env`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

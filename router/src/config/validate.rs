@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::instance::{Instance, is_safe_name};
 use super::mistake::Mistake;
+use super::routes::Route;
 use super::sections::{ApiKey, Secret};
 use super::sources::{KeyPath, Merged, Sources, Step};
 use super::written::{Written, WrittenInstance};
@@ -31,12 +32,15 @@ pub(super) fn meant(
         limits: written.limits,
         timeouts: written.timeouts,
         front: written.front,
+        outputs: written.outputs,
         log: written.log,
+        routes: check.routes(written.route),
         instances,
     };
     check.paths(&mut config, state_dir);
     check.keys(&mut config.front.api_keys, sources);
     check.exposure(&config);
+    check.outputs(&config);
     check.ranges(&config);
     check.timeouts(&config);
     config
@@ -154,6 +158,18 @@ impl Check<'_> {
         }
     }
 
+    fn routes(&mut self, routes: Vec<Route>) -> Vec<Route> {
+        for (index, route) in routes.iter().enumerate() {
+            let at = KeyPath::keys(&["route"]).then(Step::Index(index)).then(Step::Key("prefix".into()));
+            if let Some(help) = route.flaw() {
+                self.wrong(&at, format!("`{}` is no usable prefix", route.prefix.escape_debug()), help);
+            } else if let Some(first) = routes[..index].iter().position(|one| one.prefix == route.prefix) {
+                self.wrong(&at, format!("`{}` is also the prefix of route[{first}]", route.prefix), "");
+            }
+        }
+        routes
+    }
+
     fn hook_files(&mut self, config: &mut Config) {
         let mut settings: HashMap<PathBuf, serde_json::Map<String, serde_json::Value>> = HashMap::new();
         for (interface, hook) in &mut config.policy.hooks {
@@ -245,10 +261,17 @@ impl Check<'_> {
         }
     }
 
+    fn outputs(&mut self, config: &Config) {
+        if config.outputs.keep && config.outputs.shared {
+            let help = "a folder that all instances share outlives each of them: leave outputs.keep out";
+            self.wrong(&KeyPath::keys(&["outputs", "keep"]), "is of no use with outputs.shared", help);
+        }
+    }
+
     fn ranges(&mut self, config: &Config) {
         const HOUR_MS: u64 = 3_600_000;
         let (fleet, limits, policy) = (&config.fleet, &config.limits, &config.policy.limits);
-        let rows: [(&str, &str, u64, u64, u64); 43] = [
+        let rows: [(&str, &str, u64, u64, u64); 45] = [
             ("discover", "timeout_ms", config.discover.timeout_ms, 10, 60_000),
             ("fleet", "poll_ms", fleet.poll_ms, 50, HOUR_MS),
             ("fleet", "connect_timeout_ms", fleet.connect_timeout_ms, 1, HOUR_MS),
@@ -292,6 +315,8 @@ impl Check<'_> {
             ("limits", "ws_queue_messages", limits.ws_queue_messages as u64, 8, 1_000_000),
             ("limits", "ws_queue_bytes", limits.ws_queue_bytes as u64, 64 << 10, 1 << 40),
             ("limits", "asset_bytes", limits.asset_bytes, 1 << 20, 1 << 50),
+            ("outputs", "bytes", config.outputs.bytes, 1 << 20, 1 << 50),
+            ("outputs", "age_s", config.outputs.age_s, 0, 100 * 366 * 86_400),
         ];
         for (section, key, value, least, most) in rows {
             if !(least..=most).contains(&value) {

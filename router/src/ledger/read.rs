@@ -268,10 +268,21 @@ pub(super) fn jobs(conn: &Connection, filter: &JobFilter, page: Page) -> Read<Ve
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-pub(super) fn locate(conn: &Connection, file: &OutputFile) -> Read<Option<InstanceId>> {
+pub(super) fn locate(
+    conn: &Connection,
+    file: &OutputFile,
+    instance: Option<&InstanceId>,
+    tenant: Option<&str>,
+) -> Read<Option<InstanceId>> {
     let found: Option<String> = conn
-        .prepare_cached("SELECT instance FROM file WHERE filename = ?1 AND subfolder = ?2 AND kind = ?3")?
-        .query_row([&file.filename, &file.subfolder, &file.kind], |row| row.get(0))
+        .prepare_cached(
+            "SELECT instance FROM file WHERE filename = ?1 AND subfolder = ?2 AND kind = ?3
+                AND (?4 IS NULL OR instance = ?4) AND (?5 IS NULL OR tenant = ?5) ORDER BY seq DESC LIMIT 1",
+        )?
+        .query_row(
+            params![file.filename, file.subfolder, file.kind, instance.map(InstanceId::as_str), tenant],
+            |row| row.get(0),
+        )
         .optional()?;
     Ok(found.map(|name| InstanceId(name.into())))
 }

@@ -288,11 +288,12 @@ fn remember_files(conn: &Connection, seq: i64, ended: &Ended) -> Applied {
         ));
     };
     let mut insert = conn.prepare_cached(
-        "INSERT OR REPLACE INTO file (filename, subfolder, kind, instance) VALUES (?1, ?2, ?3, ?4)",
+        "INSERT OR REPLACE INTO file (filename, subfolder, kind, instance, tenant)
+         VALUES (?1, ?2, ?3, ?4, (SELECT tenant FROM job WHERE seq = ?5))",
     )?;
     for file in &ended.history.files {
         insert
-            .execute(params![file.filename, file.subfolder, file.kind, instance])
+            .execute(params![file.filename, file.subfolder, file.kind, instance, seq])
             .map_err(ApplyError::of("job_ended", ended.job))?;
     }
     Ok(())

@@ -84,6 +84,9 @@ metrics_table! {
     UPSTREAM_FRAME_BYTES "instance_frame_bytes_total" Counter, Bytes, "Websocket payload received from instances";
     UPLOADS_STAGED "uploads_staged_total" Counter, Count, "Uploaded inputs copied to an instance before an attempt";
     UPLOADS_STAGED_BYTES "uploads_staged_bytes_total" Counter, Bytes, "Bytes of uploaded inputs copied to instances";
+    OUTPUTS_KEPT "outputs_kept_total" Counter, Count, "Outputs copied from their instance after their job, with outputs.keep";
+    OUTPUTS_KEPT_BYTES "outputs_kept_bytes_total" Counter, Bytes, "Bytes of such outputs";
+    OUTPUTS_NOT_KEPT "outputs_not_kept_total" Counter, Count, "Outputs that could not be copied";
 
     GPU_INFO "gpu_info" Gauge, Count, "1, with the name, index and source of the GPU";
     GPU_UTILIZATION "gpu_utilization_ratio" Gauge, Count, "Share of the last sample period in which the GPU was busy, 0-1";
