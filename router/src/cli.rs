@@ -1,8 +1,11 @@
 //! The command line. Each subcommand is a function here or in a file of its own; none holds logic that `serve` needs.
 
 mod arguments;
+mod explain;
 mod jobs;
+mod operator;
 mod policy;
+mod versions;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -19,7 +22,9 @@ const USAGE: u8 = 2;
 /// Reads the arguments, does what they say, and answers with the exit code: 0 done, 1 failed, 2 misused.
 pub fn run() -> ExitCode {
     match Arguments::parse().command {
-        Command::Serve(serve) => with_config(serve.sources(), |config| app::serve(config, serve.check)),
+        Command::Serve(serve) => with_config(serve.sources(), |config| {
+            app::serve(config, serve.check, || Config::load(serve.sources()))
+        }),
         Command::Demo(demo) => finish(demo::run(&demo.options())),
         Command::Config(ConfigCommand::Show(sources)) => with_config(sources.sources(), |config| {
             print(&config.show());
@@ -28,6 +33,14 @@ pub fn run() -> ExitCode {
         Command::Jobs(jobs) => finish(jobs::run(&jobs)),
         Command::Policy(PolicyCommand::Check(check)) => finish(policy::check(&check)),
         Command::Policy(PolicyCommand::Bench(bench)) => finish(policy::bench(&bench)),
+        Command::Policy(PolicyCommand::Conform(policy)) => finish(policy::conform(&policy)),
+        Command::Policy(PolicyCommand::List(list)) => finish(versions::list(&list)),
+        Command::Policy(PolicyCommand::Swap(swap)) => finish(versions::swap(&swap)),
+        Command::Policy(PolicyCommand::Rollback(lane)) => finish(versions::roll_back(&lane)),
+        Command::Policy(PolicyCommand::Promote(promote)) => finish(versions::promote(&promote)),
+        Command::Policy(PolicyCommand::Withdraw(lane)) => finish(versions::withdraw(&lane)),
+        Command::Policy(PolicyCommand::Settings(settings)) => finish(versions::settings(&settings)),
+        Command::Explain(job) => finish(explain::run(&job)),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "comfy-router", &mut std::io::stdout());
             ExitCode::SUCCESS
@@ -60,6 +73,12 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
 /// A reader that has gone, such as `head`, is no failure.
 fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Of a wall time in milliseconds, in UTC: hours, minutes and seconds.
+fn time_of_day(ms: u64) -> String {
+    let s = ms / 1_000;
+    format!("{:02}:{:02}:{:02}", s / 3_600 % 24, s / 60 % 60, s % 60)
 }
 
 fn complain(text: &str) {

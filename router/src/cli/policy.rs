@@ -16,6 +16,13 @@ pub(super) fn check(arguments: &PolicyFile) -> anyhow::Result<()> {
     Ok(())
 }
 
+pub(super) fn conform(arguments: &PolicyFile) -> anyhow::Result<()> {
+    let report = tools::conform(&arguments.file, &settings(arguments)?)?;
+    show(&report, arguments.json)?;
+    anyhow::ensure!(report.conforms(), "{} does not conform", arguments.file.display());
+    Ok(())
+}
+
 pub(super) fn bench(arguments: &PolicyBench) -> anyhow::Result<()> {
     let policy = &arguments.policy;
     let table = tools::bench(&policy.file, &settings(policy)?, &arguments.candidates)?;

@@ -133,6 +133,9 @@ impl Front {
                 },
             }
             if !waiting.is_empty() {
+                if closed.is_none() {
+                    self.answering.settled(&connection.sid).await;
+                }
                 receipts.note(&waiting);
                 let receipt = match deliver(socket, connection, &flags, &mut waiting).await {
                     Ok(()) => receipts.wanted(connection.outbox.emptied()),

@@ -3,9 +3,11 @@
 
 mod bench;
 mod check;
+mod conform;
 
 pub use bench::{Bench, BenchRow, bench};
 pub use check::{Report, check};
+pub use conform::{Broken, Conformance, conform};
 
 use std::path::Path;
 
@@ -50,7 +52,7 @@ fn open(path: &Path, settings: &Settings) -> Result<Opened, ToolError> {
 
 impl Opened {
     fn compile(&self) -> Result<Version, LoadError> {
-        let (limits, settings) = (&self.config.limits, self.config.settings_json());
+        let (limits, settings) = (&self.config.limits, &self.config.settings);
         Version::compile(&self.engine, limits, self.id.clone(), settings, Space::default(), &self.bytes)
     }
 }

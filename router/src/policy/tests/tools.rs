@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::decision::Hook;
-use crate::policy::tools::{bench, check};
+use crate::policy::tools::{bench, check, conform};
 
 fn short(names: &[String]) -> Vec<&str> {
     names
@@ -51,4 +51,20 @@ fn a_bench_times_every_exported_hook_at_every_size() {
     assert!(
         bench.rows.iter().all(|row| row.p50_us > 0.0 && row.p50_us <= row.p99_us && row.p99_us <= row.max_us)
     );
+}
+
+#[test]
+fn the_shipped_policies_conform_and_the_hostile_one_does_not() {
+    for policy in ["model-affinity", "least-loaded", "fair-share", "guard"] {
+        let report = conform(&built(policy), &Map::new()).unwrap();
+        assert!(report.conforms() && report.asked > 50, "{report}");
+    }
+    for (hook, deed, rule) in
+        [("route", "unknown", "bounds"), ("prioritize", "infinite", "bounds"), ("tick", "trap", "totality")]
+    {
+        let report = conform(&built("hostile"), &object(json!({"on": hook, "do": deed}))).unwrap();
+        let broken: Vec<_> = report.broken.iter().map(|broken| (broken.hook.as_str(), broken.rule)).collect();
+        assert_eq!(broken, [(hook, rule)], "{report}");
+        assert!(report.to_string().contains("does not conform"), "{report}");
+    }
 }

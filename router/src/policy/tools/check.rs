@@ -6,11 +6,11 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Settings, ToolError, open};
-use crate::model::decision::{Answer, Hook, PolicyVersion};
+use crate::model::decision::{Hook, PolicyVersion};
 use crate::policy::check::Check;
 use crate::policy::error::{LoadError, WIT_VERSION};
 use crate::policy::wasm::{Description, Guest, Version};
-use crate::policy::{gate, handle, record, sample};
+use crate::policy::{gate, handle, sample};
 
 /// A component of this size takes seconds to compile at every start.
 const LARGE_BYTES: usize = 8 * 1024 * 1024;
@@ -58,7 +58,7 @@ pub fn check(path: &Path, settings: &Settings) -> Result<Report, ToolError> {
     };
     let (limits, bounds) = (&opened.config.limits, &opened.config.bounds);
     let outcome = opened.compile().and_then(|version| {
-        report.hooks.clone_from(&version.hooks);
+        report.hooks = version.hooks().to_vec();
         gate::pass(&version, limits, bounds, now_ms())?;
         dry_run(&version, &Check { limits, bounds }, &mut report)
     });
@@ -97,24 +97,7 @@ fn say(
         reason: e.reason.as_str(),
         message: e.message,
     })?;
-    Ok(match answer {
-        gate::Said::Admission(admission) => record::said_admission(&admission),
-        gate::Said::Priority(priority, reason) => with_reason(record::said_priority(&priority), &reason),
-        gate::Said::Limits(limits) => record::said_limits(&limits),
-        gate::Said::Whole(Answer::Route(decision)) => {
-            let candidates = sample::candidates(4);
-            with_reason(record::said_route(&decision.route, &candidates, &asked.context), &decision.reason)
-        }
-        gate::Said::Whole(Answer::Place(placement)) => {
-            let (jobs, seats, _) = sample::window(sample::WINDOW, 4);
-            let said = record::said_placement(&placement, jobs.len(), &seats, &asked.context);
-            with_reason(said, &placement.reason)
-        }
-        gate::Said::Whole(Answer::OnTimeout(decision)) => record::said_timeout(&decision),
-        gate::Said::Whole(Answer::OnFailure(decision)) => record::said_recovery(&decision),
-        gate::Said::Whole(Answer::Tick(orders)) => record::said_orders(&orders, &asked.context),
-        gate::Said::Whole(_) => "ok".to_owned(),
-    })
+    Ok(with_reason(gate::say(&answer, asked), gate::reason(&answer)))
 }
 
 fn with_reason(said: String, reason: &str) -> String {
