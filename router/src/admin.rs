@@ -5,10 +5,12 @@
 //! no keys here: whoever reaches this address is the operator, so it belongs on loopback or behind a proxy that
 //! knows its users.
 
+mod catalogue;
 mod door;
 mod health;
 mod jobs;
 mod listen;
+mod memory;
 mod page;
 mod policy;
 mod view;
@@ -20,7 +22,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::middleware;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
@@ -80,15 +82,25 @@ fn router(parts: Parts) -> Router {
         .route("/api/fleet", get(view::fleet))
         .route("/api/fleet/{instance}/drain", post(drain))
         .route("/api/fleet/{instance}/resume", post(resume))
+        .route("/api/catalogue", get(catalogue::catalogue))
         .route("/api/fleet/{instance}/restart", post(restart))
         .route("/api/queue", get(jobs::queue))
         .route("/api/jobs", get(jobs::list))
         .route("/api/jobs/{id}", get(view::job).patch(jobs::change))
         .route("/api/jobs/{id}/cancel", post(jobs::cancel))
+        .route("/api/jobs/{id}/explain", get(view::explain))
         .route("/api/decisions", get(decisions))
         .route("/api/policy", get(policy::status))
         .route("/api/policy/reload", post(policy::reload))
         .route("/api/policy/recording", get(policy::recording))
+        .route("/api/policy/versions", post(policy::upload))
+        .route("/api/policy/rollback", post(policy::roll_back))
+        .route("/api/policy/promote", post(policy::promote))
+        .route("/api/policy/withdraw", post(policy::withdraw))
+        .route("/api/policy/settings", put(policy::resettle))
+        .route("/api/policy/state", get(memory::all))
+        .route("/api/policy/state/{policy}", get(memory::of).delete(memory::clear))
+        .route("/api/policy/state/{policy}/{*key}", put(memory::put).delete(memory::delete))
         .fallback(|| async { error(StatusCode::NOT_FOUND, "not_found", "there is no such page") })
         .method_not_allowed_fallback(|| async {
             error(StatusCode::METHOD_NOT_ALLOWED, "method", "not this method")

@@ -5,6 +5,7 @@ mod announce;
 mod check;
 mod logging;
 mod parts;
+mod sockets;
 mod stop;
 
 use std::net::SocketAddr;
@@ -16,13 +17,14 @@ use tokio::sync::mpsc;
 
 use crate::admin::{self, Admin};
 use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
+use crate::config::{Config, Mistakes};
 use crate::drain;
 use crate::front::{self, Front};
 use crate::scheduler::core::Core;
 use crate::scheduler::input::Restored;
 use crate::tasks::{self, OnError};
 use crate::{assets, fleet, ledger, metrics, policy, relay, scheduler, sessions, telemetry};
+use sockets::Sockets;
 use stop::{Stop, Why};
 
 /// Progress reports of attempts and news of instances on their way to the scheduler.
@@ -31,7 +33,13 @@ const REPORTS: usize = 4_096;
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// What `serve` does: run until a signal or the failure of a part.
-pub fn serve(config: Config, check: bool) -> anyhow::Result<()> {
+///
+/// `again` reads the configuration once more, for SIGHUP.
+pub fn serve(
+    config: Config,
+    check: bool,
+    again: impl Fn() -> Result<Config, Mistakes>,
+) -> anyhow::Result<()> {
     logging::start(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -40,10 +48,10 @@ pub fn serve(config: Config, check: bool) -> anyhow::Result<()> {
             return check::check(&config).await;
         }
         let mut stop = Stop::listen().context("signals cannot be listened to")?;
-        let router = Router::start(config).await?;
+        let mut router = Router::start(config).await?;
         router.looked(Duration::from_secs(10)).await;
         announce::ready(&router);
-        let why = stop.wanted().await;
+        let why = stop.wanted(async || router.reload(again()).await).await;
         tracing::info!(why = ?why, "shutting down");
         router.shutdown(async { stop.asked().await }).await?;
         match why {
@@ -96,20 +104,22 @@ impl Router {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let metrics = metrics::install()?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-        let listener = front::Listener::bind(config.listen).await?;
-        let admin_listener = admin::Listener::bind(config.admin).await?;
+        let given = Sockets::given(&config)?;
+        let listener = front::Listener::open(config.listen, given.clients).await?;
+        let admin_listener = admin::Listener::open(config.admin, given.admin).await?;
         let (listen, admin_address) = (listener.address(), admin_listener.address());
 
         let (ledger_service, ledger) = parts::ledger(&config).await?;
         let policy =
             policy::start(parts::policy(&config), clock.clone()).context("the policy could not start")?;
         let (telemetry_service, telemetry) = parts::telemetry(&config, clock.clone())?;
-        let assets = assets::open(parts::assets(&config))?;
+        let assets = assets::open(parts::assets(&config), &clock)?;
         let (sessions_service, sessions) = sessions::Service::new(parts::sessions(&config));
         let (fleet, events) = fleet::start(&config.fleet, &config.instances);
 
         let (reports, from_relay) = mpsc::channel(REPORTS);
-        let (relay_service, relay) = relay::Service::new(events, reports, sessions.clone(), clock.clone());
+        let (relay_service, relay) =
+            relay::Service::new(events, reports, sessions.clone(), assets.told().clone(), clock.clone());
         let core = core(&config, &ledger, &fleet, clock.as_ref()).await?;
         let organs = scheduler::Organs {
             policy: policy.clone(),
@@ -118,6 +128,7 @@ impl Router {
             assets: assets.clone(),
             relay,
             telemetry: telemetry.clone(),
+            keep_outputs: config.outputs.keep,
         };
         let (scheduler_service, scheduler) = scheduler::Service::new(core, organs, from_relay, clock.clone());
         let (drain, draining) = drain::channel();
@@ -164,6 +175,33 @@ impl Router {
             close,
             _telemetry: telemetry_service,
         })
+    }
+
+    /// SIGHUP: the settings of the policies, as they are written now, without a restart and without a new component.
+    /// Everything else in the file waits for a restart.
+    async fn reload(&mut self, written: Result<Config, Mistakes>) {
+        let written = match written {
+            Ok(written) => written,
+            Err(mistakes) => {
+                return tracing::error!(%mistakes, "configuration is wrong, the present one stays");
+            }
+        };
+        let before = parts::settings(&self.config);
+        for (lane, settings) in parts::settings(&written) {
+            if before.get(&lane) == Some(&settings) {
+                continue;
+            }
+            let name = lane.as_deref().unwrap_or("policy");
+            match self.policy.resettle(lane.as_deref(), settings).await {
+                Ok(version) => {
+                    tracing::info!(lane = name, digest = %version.digest, "policy settings read again")
+                }
+                Err(error) => {
+                    tracing::error!(lane = name, %error, "policy settings refused, the present ones stay")
+                }
+            }
+        }
+        self.config.policy = written.policy;
     }
 
     pub fn listen_addr(&self) -> SocketAddr {

@@ -1,37 +1,62 @@
-//! Uploads, kept so that any instance can be given them: a client uploads once, to one instance, and its job may run on another.
+//! Files that the router keeps: uploads, so that any instance can be given them (a client uploads once, and its job may run
+//! anywhere), and, if the operator wants, results, so that they outlive their instance.
 //!
-//! Owns a directory: one file for each content, named by its SHA-256, and a journal that says which names have which content.
-//! Never looks at a name as a path: names of clients are data. The front records what was uploaded; the driver stages what an
-//! attempt needs. What nobody recorded (files put on an instance's disk by hand) is not known here and not staged.
+//! Owns two directories: one file for each content, named by its SHA-256, and a journal that says which names have which
+//! content. Never looks at a name as a path: names of clients are data. The front records what was uploaded; the driver
+//! stages what an attempt needs and keeps what it made. What nobody recorded (files put on an instance's disk by hand) is not
+//! known here and not staged.
 
 mod journal;
+mod kept;
 mod name;
 mod recording;
 mod store;
+mod told;
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-pub use name::BadName;
-pub use recording::Recording;
+use axum::body::Body;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use sha2::{Digest as _, Sha256};
+
+pub use kept::Kept;
+pub use name::{BadName, checked};
+pub use recording::{Complete, Recording, Spool};
 pub use store::Digest;
+pub use told::Told;
 
+use crate::clock::Clock;
 use crate::model::id::InstanceId;
 use crate::model::job::UploadRef;
 use store::Store;
 
+/// An instance that is silent for so long in the middle of a file is given up. Loading a model stops its replies for seconds.
+const STALL: Duration = Duration::from_secs(60);
+
 #[derive(Debug, Clone)]
 pub struct Config {
+    pub uploads: Bounds,
+    pub outputs: Bounds,
+}
+
+/// Of one directory.
+#[derive(Debug, Clone)]
+pub struct Bounds {
     /// Made if it is not there; nobody else writes to it.
     pub dir: PathBuf,
     /// All contents together; the longest unused go first.
     pub max_bytes: u64,
+    /// None: as long as there is room.
+    pub max_age_ms: Option<u64>,
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the directory of uploads {} cannot be used: {error}", dir.display())]
+#[error("the directory of kept files {} cannot be used: {error}", dir.display())]
 pub struct OpenError {
     pub dir: PathBuf,
     pub error: std::io::Error,
@@ -41,10 +66,24 @@ pub struct OpenError {
 pub enum RecordError {
     #[error(transparent)]
     Name(#[from] BadName),
-    #[error("larger than all uploads together may be, which is {limit} bytes")]
+    #[error("larger than all kept files together may be, which is {limit} bytes")]
     TooLarge { limit: u64 },
-    #[error("the upload cannot be kept: {0}")]
+    #[error("the file cannot be kept: {0}")]
     Io(#[from] std::io::Error),
+}
+
+/// A file could not be read from an instance.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error("the instance has no such file")]
+    Absent,
+    #[error("{0}")]
+    Failed(String),
+    /// Nothing of it is kept.
+    #[error("the file broke off: {0}")]
+    Broken(axum::Error),
+    #[error(transparent)]
+    Record(#[from] RecordError),
 }
 
 /// An instance could not be given a file.
@@ -55,8 +94,21 @@ pub struct StageError {
     pub what: String,
 }
 
-/// Gives files to instances. The fleet does.
-pub trait Uploader: Sync {
+/// What an instance says of a file.
+#[derive(Debug)]
+pub enum Found {
+    Absent,
+    /// Still what the tag that was shown belongs to.
+    Same,
+    Content {
+        body: Body,
+        /// Tells this content from a later one.
+        tag: Option<String>,
+    },
+}
+
+/// Gives files to instances and takes them from there. The fleet does.
+pub trait Instances: Sync {
     /// Changes when the instance may have lost what it was given.
     fn epoch(&self, instance: &InstanceId) -> u64;
 
@@ -67,13 +119,23 @@ pub trait Uploader: Sync {
         file: &UploadRef,
         source: &Path,
     ) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Reads a file from there, unless it is still what `tag` belongs to.
+    fn download(
+        &self,
+        instance: &InstanceId,
+        file: &UploadRef,
+        tag: Option<&str>,
+    ) -> impl Future<Output = Result<Found, String>> + Send;
 }
 
-/// Keeps and stages uploads. Cheap to clone.
+/// Keeps and stages files. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    store: Arc<Store>,
+    uploads: Arc<Store>,
+    outputs: Arc<Store>,
     given: Arc<Mutex<Given>>,
+    told: Told,
 }
 
 /// What each instance has been given.
@@ -89,70 +151,134 @@ struct InstanceFiles {
 /// same file send it once.
 type Slot = Arc<tokio::sync::Mutex<Option<Digest>>>;
 
-/// Opens the directory and reads the journal. Blocks.
+/// Opens the directories and reads their journals. Blocks.
 ///
 /// # Errors
-/// When the directory cannot be used. A torn or damaged journal is no error: what it does not say is forgotten.
-pub fn open(config: Config) -> Result<Handle, OpenError> {
-    let store = Store::open(&config).map_err(|error| OpenError { dir: config.dir, error })?;
-    Ok(Handle { store: Arc::new(store), given: Arc::default() })
+/// When a directory cannot be used. A torn or damaged journal is no error: what it does not say is forgotten.
+pub fn open(config: Config, clock: &Arc<dyn Clock>) -> Result<Handle, OpenError> {
+    let store = |bounds: Bounds| {
+        let dir = bounds.dir.clone();
+        Store::open(bounds, clock.clone()).map(Arc::new).map_err(|error| OpenError { dir, error })
+    };
+    let (uploads, outputs) = (store(config.uploads)?, store(config.outputs)?);
+    Ok(Handle { uploads, outputs, given: Arc::default(), told: Told::default() })
 }
 
 impl Handle {
     /// Begins to keep an upload while it streams by. Dropped before it is finished, it leaves nothing.
     pub async fn record(&self) -> Result<Recording, RecordError> {
-        Recording::begin(self.store.clone()).await
+        Recording::begin(self.uploads.clone()).await
     }
 
-    /// The instance has this content under this name already, because the client's upload went through it.
+    /// The instance has this content under this name already.
     pub async fn given(&self, instance: &InstanceId, epoch: u64, file: &UploadRef, content: Digest) {
         if let Ok(file) = name::checked(file) {
             *self.slot(instance, epoch, &file).lock().await = Some(content);
         }
     }
 
+    /// A kept upload or result; none if it was never recorded or had to make room.
+    pub fn find(&self, file: &UploadRef) -> Option<Kept> {
+        let file = name::checked(file).ok()?;
+        self.uploads.find(&file).or_else(|| self.outputs.find(&file))
+    }
+
     /// Gives the instance each file it lacks. Files that were never recorded are left to the instance: it may have them.
     ///
     /// # Errors
     /// The first file that could not be given.
-    pub async fn stage<U: Uploader>(
+    pub async fn stage<I: Instances>(
         &self,
         instance: &InstanceId,
         needed: &[UploadRef],
-        uploader: &U,
+        instances: &I,
     ) -> Result<(), StageError> {
         for file in needed {
             // A name that cannot have been recorded is the instance's to refuse.
             let Ok(file) = name::checked(file) else { continue };
-            self.stage_one(instance, &file, uploader).await.map_err(|what| StageError { file, what })?;
+            let Some(kept) = self.find(&file) else { continue };
+            self.stage_as(instance, &kept, &file, instances).await?;
         }
         Ok(())
     }
 
-    /// Where the content of an upload lies, for reading; none if it was never recorded or had to make room.
-    pub fn path(&self, file: &UploadRef) -> Option<PathBuf> {
-        let content = self.store.find(&name::checked(file).ok()?)?;
-        Some(content.path().to_owned())
-    }
-
-    async fn stage_one<U: Uploader>(
+    /// Gives the instance a kept content under this name, if it lacks it.
+    ///
+    /// # Errors
+    /// When it could not be given.
+    pub async fn stage_as<I: Instances>(
         &self,
         instance: &InstanceId,
+        kept: &Kept,
         file: &UploadRef,
-        uploader: &U,
-    ) -> Result<(), String> {
-        let Some(content) = self.store.find(file) else { return Ok(()) };
-        let slot = self.slot(instance, uploader.epoch(instance), file);
+        instances: &I,
+    ) -> Result<(), StageError> {
+        let slot = self.slot(instance, instances.epoch(instance), file);
         let mut has = slot.lock().await;
-        if *has == Some(content.digest()) {
+        if *has == Some(kept.digest()) {
             return Ok(());
         }
         // Until it is there again nobody knows what is.
         *has = None;
-        uploader.upload(instance, file, content.path()).await?;
-        *has = Some(content.digest());
-        tracing::debug!(%instance, file = file.name, "upload was staged");
+        let given = instances.upload(instance, file, kept.path()).await;
+        given.map_err(|what| StageError { file: file.clone(), what })?;
+        *has = Some(kept.digest());
+        tracing::debug!(%instance, file = file.name, "file was staged");
         Ok(())
+    }
+
+    /// Reads `there` from the instance and keeps it as the upload `name`, if it is not kept so already.
+    ///
+    /// # Errors
+    /// When it is not there or does not arrive whole; then what was kept before is kept still.
+    pub async fn fetch<I: Instances>(
+        &self,
+        instance: &InstanceId,
+        there: &UploadRef,
+        name: &UploadRef,
+        instances: &I,
+    ) -> Result<Kept, FetchError> {
+        fetch(&self.uploads, instance, (there, name), instances).await
+    }
+
+    /// The same, as a result that is to outlive its instance.
+    ///
+    /// # Errors
+    /// When it is not there or does not arrive whole.
+    pub async fn fetch_output<I: Instances>(
+        &self,
+        instance: &InstanceId,
+        there: &UploadRef,
+        name: &UploadRef,
+        instances: &I,
+    ) -> Result<Kept, FetchError> {
+        fetch(&self.outputs, instance, (there, name), instances).await
+    }
+
+    /// Of a file on an instance. Nothing of it is kept.
+    ///
+    /// # Errors
+    /// When it is not there or does not arrive whole.
+    pub async fn digest<I: Instances>(
+        &self,
+        instance: &InstanceId,
+        there: &UploadRef,
+        instances: &I,
+    ) -> Result<Digest, FetchError> {
+        let mut body = match download(instances, instance, there, None).await? {
+            Found::Content { body, .. } => body,
+            Found::Absent | Found::Same => return Err(FetchError::Absent),
+        };
+        let mut hash = Sha256::new();
+        while let Some(piece) = next_piece(&mut body).await? {
+            hash.update(&piece);
+        }
+        Ok(Digest(hash.finalize().into()))
+    }
+
+    /// Whose the files are that clients have been told of lately.
+    pub fn told(&self) -> &Told {
+        &self.told
     }
 
     fn slot(&self, instance: &InstanceId, epoch: u64, file: &UploadRef) -> Slot {
@@ -167,6 +293,55 @@ impl Handle {
     fn lock(&self) -> MutexGuard<'_, Given> {
         self.given.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn fetch<I: Instances>(
+    store: &Arc<Store>,
+    instance: &InstanceId,
+    (there, name): (&UploadRef, &UploadRef),
+    instances: &I,
+) -> Result<Kept, FetchError> {
+    let name = name::checked(name).map_err(RecordError::from)?;
+    let known = store.find(&name);
+    let tag = known.as_ref().and_then(Kept::tag);
+    let (mut body, tag) = match download(instances, instance, there, tag).await? {
+        Found::Absent => return Err(FetchError::Absent),
+        Found::Same => {
+            return known.ok_or_else(|| FetchError::Failed("the instance answers as if it knew us".into()));
+        }
+        Found::Content { body, tag } => (body, tag),
+    };
+    let mut recording = Recording::begin(store.clone()).await?;
+    while let Some(piece) = next_piece(&mut body).await? {
+        recording.write(&piece).await?;
+    }
+    recording.complete().await?.keep(&name, tag).await?;
+    store.find(&name).ok_or_else(|| FetchError::Failed("it had to make room at once".into()))
+}
+
+async fn download<I: Instances>(
+    instances: &I,
+    instance: &InstanceId,
+    there: &UploadRef,
+    tag: Option<&str>,
+) -> Result<Found, FetchError> {
+    let answered = tokio::time::timeout(STALL, instances.download(instance, there, tag)).await;
+    answered.map_err(|_| stalled())?.map_err(FetchError::Failed)
+}
+
+/// None at the end.
+async fn next_piece(body: &mut Body) -> Result<Option<Bytes>, FetchError> {
+    loop {
+        let frame = tokio::time::timeout(STALL, body.frame()).await.map_err(|_| stalled())?;
+        let Some(frame) = frame.transpose().map_err(FetchError::Broken)? else { return Ok(None) };
+        if let Ok(piece) = frame.into_data() {
+            return Ok(Some(piece));
+        }
+    }
+}
+
+fn stalled() -> FetchError {
+    FetchError::Failed(format!("the instance sent nothing for {STALL:?}"))
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! The command line. Each subcommand is a function here or in a file of its own; none holds logic that `serve` needs.
 
 mod arguments;
+mod explain;
 mod jobs;
+mod operator;
 mod policy;
+mod versions;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -19,7 +22,9 @@ const USAGE: u8 = 2;
 /// Reads the arguments, does what they say, and answers with the exit code: 0 done, 1 failed, 2 misused.
 pub fn run() -> ExitCode {
     match Arguments::parse().command {
-        Command::Serve(serve) => with_config(serve.sources(), |config| app::serve(config, serve.check)),
+        Command::Serve(serve) => with_config(serve.sources(), |config| {
+            app::serve(config, serve.check, || Config::load(serve.sources()))
+        }),
         Command::Demo(demo) => finish(demo::run(&demo.options())),
         Command::Config(ConfigCommand::Show(sources)) => with_config(sources.sources(), |config| {
             print(&config.show());
@@ -27,6 +32,7 @@ pub fn run() -> ExitCode {
         }),
         Command::Policy(command) => finish(policy_command(&command)),
         Command::Jobs(jobs) => finish(jobs::run(&jobs)),
+        Command::Explain(job) => finish(explain::run(&job)),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "comfy-router", &mut std::io::stdout());
             ExitCode::SUCCESS
@@ -40,6 +46,13 @@ fn policy_command(command: &PolicyCommand) -> anyhow::Result<()> {
         PolicyCommand::Check(check) => policy::check(check),
         PolicyCommand::Test(test) => policy::test(test),
         PolicyCommand::Bench(bench) => policy::bench(bench),
+        PolicyCommand::Conform(policy) => policy::conform(policy),
+        PolicyCommand::List(list) => versions::list(list),
+        PolicyCommand::Swap(swap) => versions::swap(swap),
+        PolicyCommand::Rollback(lane) => versions::roll_back(lane),
+        PolicyCommand::Promote(promote) => versions::promote(promote),
+        PolicyCommand::Withdraw(lane) => versions::withdraw(lane),
+        PolicyCommand::Settings(settings) => versions::settings(settings),
         PolicyCommand::Replay(replay) => policy::replay(replay),
         PolicyCommand::Dev(dev) => policy::develop(dev),
         PolicyCommand::Bindings(bindings) => policy::bindings(bindings),
@@ -73,6 +86,12 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
 /// A reader that has gone, such as `head`, is no failure.
 fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Of a wall time in milliseconds, in UTC: hours, minutes and seconds.
+fn time_of_day(ms: u64) -> String {
+    let s = ms / 1_000;
+    format!("{:02}:{:02}:{:02}", s / 3_600 % 24, s / 60 % 60, s % 60)
 }
 
 fn complain(text: &str) {

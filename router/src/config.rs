@@ -9,6 +9,7 @@
 
 pub mod instance;
 pub mod mistake;
+pub mod routes;
 pub mod sections;
 pub mod sources;
 mod validate;
@@ -21,9 +22,10 @@ use serde::Serialize;
 
 pub use instance::{Gpu, Instance, Url};
 pub use mistake::{Mistake, Mistakes, Origin};
+pub use routes::{Route, RouteTo};
 pub use sections::{
-    ApiKey, Discover, Fleet, Front, Ledger, Limits, Log, LogFormat, Policy, PolicyLimits, PortRange, Secret,
-    Telemetry, Timeouts,
+    ApiKey, Discover, Fleet, Front, HookFile, HookTable, Ledger, Limits, Log, LogFormat, Outputs, Policy,
+    PolicyLimits, PolicyState, PortRange, Secret, Telemetry, Timeouts,
 };
 pub use sources::{Setting, Sources};
 
@@ -45,7 +47,11 @@ pub struct Config {
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub front: Front,
+    pub outputs: Outputs,
     pub log: Log,
+    /// Where requests go whose paths are not ComfyUI's own.
+    #[serde(rename = "route", skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<Route>,
     /// Empty: instances are discovered.
     #[serde(rename = "instance")]
     pub instances: Vec<Instance>,

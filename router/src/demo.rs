@@ -142,6 +142,8 @@ async fn start(
         limits: config::Limits::default(),
         timeouts: config::Timeouts::default(),
         front: config::Front::default(),
+        outputs: config::Outputs::default(),
+        routes: Vec::new(),
         log: config::Log::default(),
         instances: instances.configured(),
     };

@@ -73,6 +73,8 @@ pub struct InstanceInfo {
     pub foreign: Foreign,
     /// Empty until it is up for the first time.
     pub catalogue: Arc<Catalogue>,
+    /// The last wish for a new catalogue that this one fulfils.
+    pub(in crate::fleet) wish: u64,
     /// The last answer of `/system_stats`, as it came.
     pub system_stats: Bytes,
 }
@@ -265,6 +267,18 @@ impl Handle {
         calls::upload(self.pool(id)?, file, source, self.submit_timeout.max(self.health_timeout)).await
     }
 
+    /// Has the instance make a picture of `original_ref`'s colours and this mask, under exactly this name.
+    pub async fn upload_mask(
+        &self,
+        id: &InstanceId,
+        file: &UploadRef,
+        mask: &Path,
+        original_ref: &str,
+    ) -> Result<(), CallError> {
+        let patience = self.submit_timeout.max(self.health_timeout);
+        calls::upload_mask(self.pool(id)?, file, mask, original_ref, patience).await
+    }
+
     /// Passes a request on and its answer back, both streamed; a websocket becomes a tunnel. No time limit: ComfyUI may
     /// need minutes, and the client may give up whenever it likes.
     pub async fn forward(
@@ -286,10 +300,12 @@ impl Handle {
         }
     }
 
-    /// Reads the instance's catalogue again and ends when another one than `old` is known.
-    pub async fn newer_catalogue(&self, id: &InstanceId, old: &Arc<Catalogue>) {
-        self.refresh(id);
-        self.board.catalogue_other_than(id, old).await;
+    /// Reads the instance's catalogue again and ends when that is done.
+    pub async fn reread(&self, id: &InstanceId) {
+        if let Some(member) = self.member(id) {
+            let wish = member.refresh();
+            self.board.fulfilled(member.index(), wish).await;
+        }
     }
 
     fn pool(&self, id: &InstanceId) -> Result<&Arc<pool::Pool>, CallError> {

@@ -2,24 +2,32 @@
 //!
 //! Owns the client listener, the table of routes and the rules at the door (hosts, origins, keys, limits). Everything it
 //! says comes from elsewhere: jobs from the scheduler and the ledger, files and pages from instances, events from the
-//! sessions. It never decides what runs where, and keeps nothing but two caches that can be rebuilt.
+//! sessions. It never decides what runs where, and keeps nothing but two caches that can be
+//! rebuilt, and who is just being answered.
 
-mod absent;
 mod answer;
+mod answering;
 mod body;
 mod change;
 mod files;
+mod form;
 mod gate;
 mod history;
+mod home;
+mod inert;
 mod info;
 mod jobs;
 mod lacks;
 mod listen;
+mod lists;
 mod once;
 mod pass;
 mod pieces;
+mod place;
 mod queue;
+mod renewal;
 mod routes;
+mod serve;
 mod submit;
 mod upload;
 mod ws;
@@ -34,9 +42,10 @@ use crate::config;
 use crate::metrics::{self, RouteKind};
 use crate::{assets, fleet, ledger, scheduler, sessions};
 use answer::Answer;
+use answering::Answering;
 use gate::{Caller, Gate};
 use info::Caches;
-use routes::Endpoint;
+use routes::{Endpoint, Routes};
 
 pub use listen::{ListenError, Listener};
 
@@ -66,7 +75,11 @@ pub struct Front {
     once_ms: u64,
     /// Lower-case names of the headers that are kept with a job.
     kept_headers: Vec<String>,
+    routes: Routes,
+    /// All instances write their results to one folder.
+    outputs_shared: bool,
     caches: Caches,
+    answering: Answering,
 }
 
 impl std::fmt::Debug for Front {
@@ -99,7 +112,10 @@ impl Front {
             limits: limits.clone(),
             once_ms: config.ledger.idempotency_s.saturating_mul(1_000),
             kept_headers: front.headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
+            routes: Routes::new(&config.routes),
+            outputs_shared: config.outputs.shared,
             caches: Caches::default(),
+            answering: Answering::default(),
         })
     }
 
@@ -108,7 +124,7 @@ impl Front {
         let started = std::time::Instant::now();
         let (kind, answer) = match self.gate.admit(&mut request) {
             Ok(caller) => {
-                let (route, params) = routes::find(request.method(), request.uri().path());
+                let (route, params) = self.routes.find(request.method(), request.uri().path());
                 let call = Call { request, caller, params };
                 (route.kind, self.dispatch(route.endpoint, call).await)
             }
@@ -121,7 +137,7 @@ impl Front {
     async fn dispatch(self: Arc<Self>, endpoint: Endpoint, call: Call) -> Answer {
         match endpoint {
             // The common case is not boxed with the large ones below.
-            Endpoint::Home => self.pass_home(call.request).await,
+            Endpoint::Home if !files::names_file(&call) => self.pass_home(call.request).await,
             other => Box::pin(self.answer(other, call)).await,
         }
     }
@@ -140,16 +156,26 @@ impl Front {
             Endpoint::Job => self.job(call).await,
             Endpoint::CancelJob => self.cancel_job(call).await,
             Endpoint::CancelJobs => self.cancel_jobs(call).await,
-            Endpoint::ObjectInfo => self.object_info().await,
+            Endpoint::ObjectInfo => self.object_info(call).await,
             Endpoint::ObjectInfoOf => self.object_info_of(call).await,
             Endpoint::SystemStats => self.system_stats(),
             Endpoint::Features => Ok(self.features_answer().await),
+            Endpoint::List => self.list(call).await,
             Endpoint::Free => self.free(call).await,
+            Endpoint::Found => self.found(call).await,
+            Endpoint::UserData => self.user_data(call).await,
+            Endpoint::Asset => self.asset(call).await,
+            Endpoint::Internal => self.internal(call).await,
             Endpoint::View => self.view(call).await,
-            Endpoint::Upload => self.upload(call).await,
+            Endpoint::UploadImage => self.upload_image(call).await,
+            Endpoint::UploadMask => self.upload_mask(call).await,
             Endpoint::LogSubscription => self.log_subscription(call).await,
             Endpoint::Websocket => self.websocket(call),
-            Endpoint::Home => Ok(self.pass_home(call.request).await),
+            Endpoint::Home => Ok(self.elsewhere(call).await),
+            Endpoint::Broadcast => self.broadcast(call).await,
+            Endpoint::ByClient => Ok(self.by_client(call).await),
+            Endpoint::Denied => Ok(home::denied()),
+            Endpoint::Outside => Ok(home::outside()),
         };
         answered.unwrap_or_else(Answer::from)
     }

@@ -362,10 +362,15 @@ impl Handle {
         self.readers.read(move |conn| read::jobs(conn, &filter, page)).await
     }
 
-    /// The instance that wrote this file last, as far as recorded.
-    pub async fn locate(&self, file: &OutputFile) -> Result<Option<InstanceId>, LedgerError> {
-        let file = file.clone();
-        self.readers.read(move |conn| read::locate(conn, &file)).await
+    /// The instance that wrote this file last, as far as recorded: of all, or this one only; for any tenant, or this one.
+    pub async fn locate(
+        &self,
+        file: &OutputFile,
+        instance: Option<&InstanceId>,
+        tenant: Option<&str>,
+    ) -> Result<Option<InstanceId>, LedgerError> {
+        let (file, instance, tenant) = (file.clone(), instance.cloned(), tenant.map(str::to_owned));
+        self.readers.read(move |conn| read::locate(conn, &file, instance.as_ref(), tenant.as_deref())).await
     }
 
     /// The next number of the queue: one more than the highest that was ever counted.

@@ -191,6 +191,15 @@ pub fn upload_staged(instance: &InstanceId, bytes: u64) {
     counter!(table::UPLOADS_STAGED_BYTES, "instance" => instance).increment(bytes);
 }
 
+pub fn output_kept(bytes: u64) {
+    counter!(table::OUTPUTS_KEPT).increment(1);
+    counter!(table::OUTPUTS_KEPT_BYTES).increment(bytes);
+}
+
+pub fn output_not_kept() {
+    counter!(table::OUTPUTS_NOT_KEPT).increment(1);
+}
+
 // -- GPUs
 
 /// One device's figures in base units; none is exported as `NaN`, so that no old value lingers.
@@ -273,6 +282,16 @@ pub fn policy_serves(version: &PolicyVersion) {
 /// A policy file was refused; `reason` is a word of the policy host's own: `not_wasm`, `wrong_world`, `settings`, ...
 pub fn policy_load_failed(reason: &'static str) {
     counter!(table::POLICY_LOAD_FAILURES, "reason" => reason).increment(1);
+}
+
+/// A shadow was asked: `agreed`, `differed`, `failed`; or `dropped`, because it could not keep up.
+pub fn policy_shadow(outcome: &'static str) {
+    counter!(table::POLICY_SHADOW, "outcome" => outcome).increment(1);
+}
+
+/// A canary is no longer obeyed: because it did worse, or by an operator's word.
+pub fn policy_canary_ended(worse: bool) {
+    counter!(table::POLICY_CANARIES, "how" => if worse { "returned" } else { "withdrawn" }).increment(1);
 }
 
 /// What policies remember could not be written.

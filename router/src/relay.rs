@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use crate::assets::Told;
 use crate::clock::Clock;
 use crate::comfy::frame::{Event, Frame, Kind};
 use crate::fleet::{EventKind, FleetEvent};
@@ -89,6 +90,7 @@ pub struct Service {
     events: mpsc::Receiver<FleetEvent>,
     reports: mpsc::Sender<Report>,
     sessions: sessions::Handle,
+    told: Told,
     clock: Arc<dyn Clock>,
     running: HashMap<String, Running>,
     /// The attempt that each instance works on, as its events say.
@@ -106,6 +108,7 @@ impl Service {
         events: mpsc::Receiver<FleetEvent>,
         reports: mpsc::Sender<Report>,
         sessions: sessions::Handle,
+        told: Told,
         clock: Arc<dyn Clock>,
     ) -> (Self, Handle) {
         let (sender, commands) = mpsc::unbounded_channel();
@@ -114,6 +117,7 @@ impl Service {
             events,
             reports,
             sessions,
+            told,
             clock,
             running: HashMap::new(),
             current: HashMap::new(),
@@ -225,7 +229,7 @@ impl Service {
             self.current.remove(instance);
             return None;
         }
-        let message = client_message(running, event);
+        let message = client_message(running, event, &self.told);
         let report = running.progress(now);
         let running = &self.running[key];
         self.to_client(running, message);
@@ -259,10 +263,13 @@ impl Service {
 }
 
 /// The event under the client's prompt id.
-fn client_message(running: &mut Running, event: &Event) -> Message {
+fn client_message(running: &mut Running, event: &Event, told: &Told) -> Message {
     let prompt_id = &running.job.prompt_id;
     if matches!(event.kind, Kind::Executed { .. }) {
         let (text, files) = event.tagged(prompt_id, &running.attempt.instance);
+        for file in &files {
+            told.tell(&running.job.tenant, &running.attempt.instance, file.clone());
+        }
         running.evidence.files.extend(files);
         return Message::ordinary(text);
     }

@@ -13,6 +13,7 @@ mod guard;
 mod handle;
 pub mod input;
 mod intern;
+mod keep;
 mod learn;
 mod queue;
 mod settle;

@@ -19,7 +19,7 @@ mod tests;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -228,6 +228,11 @@ impl Shared {
 }
 
 impl Connection {
+    /// The client has proved that it got everything that was sent before that moment.
+    pub fn has_got_until(&self, moment: Instant) {
+        self.shared.table().taken_by(&self.client, self.id, moment);
+    }
+
     /// The client closed it in good order: what it was sent, it has.
     pub fn closed_well(&mut self) {
         self.well = true;

@@ -1,4 +1,5 @@
-// @saintno/comfyui-sdk as published: one job after the other, then all of them at once through one socket.
+// @saintno/comfyui-sdk as published: one job after the other. (Of two jobs of one client at once it takes the success of the
+// first for the end of both, on any server.)
 
 import { keepFrom, published, url, workflows } from './common.mjs';
 
@@ -20,7 +21,6 @@ function run(workflow) {
 
 const pictures = [];
 for (const workflow of workflows) pictures.push(...await run(workflow));
-pictures.push(...(await Promise.all(workflows.map(run))).flat());
 for (const picture of pictures) await keepFrom(api.getPathImage(picture));
 api.destroy();
 process.exit(0);

@@ -3,7 +3,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -40,7 +40,7 @@ impl Foreign {
     fn of(program: &Path) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut command = Command::new(program);
-        command.current_dir(folder.path());
+        command.current_dir(folder.path()).stdin(Stdio::null());
         command.env("TEST_TOOLS", tools()).env("HOME", folder.path()).env("PYTHONUNBUFFERED", "1");
         Self { command, folder }
     }

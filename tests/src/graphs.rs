@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::Chance;
+
 /// One picture of one colour (`0xRRGGBB`), saved under a name that every job and every instance uses.
 pub fn plain(colour: u32) -> Value {
     json!({
@@ -77,6 +79,22 @@ pub fn png_of(colour: u32) -> Vec<u8> {
     let mut writer = encoder.write_header().expect("a header");
     let [_, red, green, blue] = colour.to_be_bytes();
     writer.write_image_data(&[red, green, blue].repeat((SIDE * SIDE) as usize)).expect("pixels");
+    writer.finish().expect("an end");
+    bytes
+}
+
+/// A picture that does not compress, `side` pixels wide and high.
+///
+/// # Panics
+/// Never: its size is that of its pixels.
+pub fn noise(side: u32, seed: u64) -> Vec<u8> {
+    let mut chance = Chance::seeded(seed);
+    let pixels: Vec<u8> = (0..side * side * 3).map(|_| chance.below(256) as u8).collect();
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, side, side);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header().expect("a header");
+    writer.write_image_data(&pixels).expect("pixels");
     writer.finish().expect("an end");
     bytes
 }

@@ -119,6 +119,23 @@ impl Http {
 
     /// The same with further fields of the form.
     pub async fn upload_with(&self, name: &str, content: &[u8], fields: &[(&str, &str)]) -> Answer {
+        self.upload_to("/upload/image", name, content, fields).await
+    }
+
+    /// The same to another path.
+    pub async fn upload_to(&self, path: &str, name: &str, content: &[u8], fields: &[(&str, &str)]) -> Answer {
+        self.upload_as(&[], path, name, content, fields).await
+    }
+
+    /// The same with headers.
+    pub async fn upload_as(
+        &self,
+        headers: &[(&str, &str)],
+        path: &str,
+        name: &str,
+        content: &[u8],
+        fields: &[(&str, &str)],
+    ) -> Answer {
         let mut body = Vec::new();
         for (field, value) in fields {
             let part =
@@ -130,8 +147,8 @@ impl Http {
              Content-Type: image/png\r\n\r\n"
         );
         body.extend_from_slice(&[head.as_bytes(), content, b"\r\n--xyz--\r\n"].concat());
-        let headers = [("content-type", "multipart/form-data; boundary=xyz")];
-        let answer = self.try_send(Method::POST, "/upload/image", &headers, body).await;
+        let form = [("content-type", "multipart/form-data; boundary=xyz")];
+        let answer = self.try_send(Method::POST, path, &[&form, headers].concat(), body).await;
         answer.unwrap_or_else(|error| panic!("upload: {error:#}"))
     }
 }

@@ -28,7 +28,7 @@ pub use chance::Chance;
 pub use client::Client;
 pub use fleet::Fleet;
 pub use foreign::{Foreign, page, screenshots};
-pub use graphs::{colour_of, diffusion, loading, measured, plain, png_of, streamed};
+pub use graphs::{colour_of, diffusion, loading, measured, noise, plain, png_of, streamed};
 pub use http::{Answer, Http};
 pub use policies::{PolicyFile, component};
 pub use process::{InstanceProcess, InstanceProcesses};

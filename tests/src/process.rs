@@ -25,7 +25,6 @@ impl Process {
     pub(crate) fn start(command: &mut Command, log: &Path) -> Self {
         let open = || File::options().create(true).append(true).open(log).expect("the log opens");
         let mut child = command
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(open())
             .spawn()
@@ -44,6 +43,14 @@ impl Process {
     /// The next line of standard output; none when it was closed.
     pub(crate) async fn line(&mut self) -> Option<String> {
         self.lines.recv().await
+    }
+
+    /// Of its resident memory, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says so");
+        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number");
+        kib << 10
     }
 
     /// SIGKILL.
@@ -212,6 +219,7 @@ fn oracle(folder: &Path) -> PathBuf {
 
 async fn spawn(folder: &Path, flavour: &str, port: u16) -> (Process, String) {
     let mut command = Command::new(binaries::emulator());
+    command.stdin(Stdio::null());
     command.args(["--flavour", flavour, "--port", &port.to_string()]);
     command.arg("--dir").arg(folder.join("comfy")).arg("--oracle").arg(oracle(folder));
     let mut process = Process::start(&mut command, &folder.join("log"));

@@ -1,8 +1,10 @@
 //! The real binary, started as an operator starts it.
 
 use std::{
+    net::TcpListener,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
+    sync::Arc,
 };
 
 use futures_util::FutureExt;
@@ -18,6 +20,8 @@ pub struct Serve {
     instances: usize,
     /// A file system of its own for the state, of so many MiB.
     disk_mib: Option<u32>,
+    /// Where clients connect, if a supervisor holds that socket.
+    socket: Option<Arc<TcpListener>>,
 }
 
 impl Serve {
@@ -25,7 +29,7 @@ impl Serve {
     pub fn over(instances: Vec<String>) -> Self {
         let count = instances.len();
         let arguments = instances.into_iter().flat_map(|instance| ["--instance".to_owned(), instance]);
-        Self { arguments: arguments.collect(), instances: count, disk_mib: None }
+        Self { arguments: arguments.collect(), instances: count, ..Self::default() }
     }
 
     /// One more setting, `key=value`.
@@ -39,6 +43,12 @@ impl Serve {
         self.argument("--policy", file.to_str().expect("UTF-8"))
     }
 
+    /// With a deadline for the policy that no busy machine misses.
+    #[must_use]
+    pub fn patient(self) -> Self {
+        self.set("policy.limits.deadline_ms=1000")
+    }
+
     #[must_use]
     pub fn argument(mut self, flag: &str, value: &str) -> Self {
         self.arguments.extend([flag.to_owned(), value.to_owned()]);
@@ -50,6 +60,12 @@ impl Serve {
         Self { instances, ..Self::default() }.argument("--config", file.to_str().expect("UTF-8"))
     }
 
+    /// Clients connect to a socket that the test holds, as a supervisor would.
+    #[must_use]
+    pub fn on(self, socket: TcpListener) -> Self {
+        Self { socket: Some(Arc::new(socket)), ..self }
+    }
+
     /// With its state on a disk of its own of this size. Needs the right to make one: see [`may_make_disks`].
     #[must_use]
     pub fn on_a_disk_of(self, mib: u32) -> Self {
@@ -59,7 +75,9 @@ impl Serve {
     /// Starts it on any free ports, and waits until every instance is up.
     pub async fn start(self) -> Router {
         let folder = tempfile::tempdir().expect("a folder");
-        let addresses = ("127.0.0.1:0".to_owned(), "127.0.0.1:0".to_owned());
+        let any = || "127.0.0.1:0".to_owned();
+        let held = self.socket.as_ref().map(|socket| socket.local_addr().expect("an address").to_string());
+        let addresses = (held.unwrap_or_else(any), any());
         let (process, url, admin) = ready(&self, folder.path(), &addresses).await;
         let instances = self.instances;
         let router = Router { serve: self, folder: Some(folder), process, url, admin };
@@ -158,6 +176,18 @@ impl Router {
         self.process.terminate();
     }
 
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        self.process.signal("HUP");
+    }
+
+    /// Runs another command of the binary against this router, which must go well. Gives what it printed.
+    pub async fn command(&self, arguments: &[&str]) -> String {
+        let exit = failed_start(&[arguments, &["--admin", &self.admin]].concat(), &[]).await;
+        assert_eq!(exit.code, Some(0), "{arguments:?}: {}{}", exit.out, exit.err);
+        exit.out
+    }
+
     /// Waits for its end; gives the exit code.
     pub async fn ended(&mut self) -> Option<i32> {
         self.process.ended().await.code()
@@ -226,6 +256,11 @@ impl Router {
         samples.sum()
     }
 
+    /// The most memory it has ever had, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        self.process.peak_memory()
+    }
+
     fn folder(&self) -> &Path {
         self.folder.as_ref().expect("kept until it is dropped").path()
     }
@@ -288,6 +323,9 @@ async fn ready(serve: &Serve, folder: &Path, addresses: &(String, String)) -> (P
 
 fn serving(serve: &Serve, folder: &Path) -> Command {
     std::fs::create_dir_all(failpoints(folder)).expect("a folder");
+    if let Some(socket) = &serve.socket {
+        return supervised(socket);
+    }
     let mut command = match serve.disk_mib {
         None => command(&[]),
         Some(mib) => {
@@ -343,6 +381,17 @@ fn ended(output: std::process::Output) -> Exit {
     Exit { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
+/// As systemd starts it: with the socket as its first descriptor after the standard ones, and its own process id in the
+/// environment, which only a shell in its place can tell.
+fn supervised(socket: &TcpListener) -> Command {
+    let script = r#"exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@""#;
+    let mut command = without_our_variables(Command::new("sh"));
+    command.arg("-c").arg(script).arg(binaries::router());
+    let socket = socket.try_clone().expect("a copy of the socket");
+    command.stdin(Stdio::from(std::os::fd::OwnedFd::from(socket)));
+    command
+}
+
 /// Without the variables of this process, which would configure it.
 fn command(arguments: &[&str]) -> Command {
     let mut command = without_our_variables(Command::new(binaries::router()));
@@ -351,6 +400,7 @@ fn command(arguments: &[&str]) -> Command {
 }
 
 fn without_our_variables(mut command: Command) -> Command {
+    command.stdin(Stdio::null());
     let ours = |name: &std::ffi::OsString| name.to_string_lossy().starts_with("COMFY_ROUTER_");
     for (name, _) in std::env::vars_os().filter(|(name, _)| ours(name)) {
         command.env_remove(name);

@@ -10,10 +10,10 @@ use std::{env, fs, io};
 const TARGET: &str = "wasm32-unknown-unknown";
 
 /// The policies that are part of the router.
-pub const SHIPPED: [&str; 3] = ["model-affinity", "least-loaded", "fair-share"];
+pub const SHIPPED: [&str; 4] = ["model-affinity", "least-loaded", "fair-share", "guard"];
 
-/// A fixture for the host's limits; never shipped.
-pub const HOSTILE: &str = "hostile";
+/// Fixtures of the tests; never shipped.
+pub const FIXTURES: [&str; 2] = ["hostile", "matcher"];
 
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {

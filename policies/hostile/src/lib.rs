@@ -7,9 +7,9 @@ use std::hint::black_box;
 
 use comfy_router_policy::{
     Act, Admission, AdmissionDecision, Candidate, Failure, Feedback, Housekeeping, InstanceState, Job,
-    Lifecycle, Limit, Limits, Load, Offer, Order, Outcome, Pair, Placement, PlacementDecision, Priority,
-    PriorityDecision, Progress, Recovery, RecoveryDecision, Rejection, Retry, RouteAnswer, RouteDecision,
-    Routing, Seat, TimeoutDecision, Timeouts, clock, log, random, settings, state, workflow,
+    Lifecycle, Limit, Limits, Load, Order, Outcome, Priority, PriorityDecision, Progress, Recovery,
+    RecoveryDecision, Rejection, Retry, RouteAnswer, RouteDecision, Routing, TimeoutDecision, Timeouts,
+    clock, log, random, settings, state, workflow,
 };
 use serde::Deserialize;
 
@@ -25,7 +25,6 @@ enum Hook {
     OnFailure,
     Tick,
     Observe,
-    Place,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -86,6 +85,8 @@ pub struct Hostile {
     r#do: Deed,
     /// The clock at which it begins to misbehave.
     from_ms: f64,
+    /// Calls of that hook that go well first, as with a leak that takes a while to fill its room.
+    after: u32,
     /// Calls that go wrong; all of them if none is given.
     times: Option<u32>,
     #[serde(skip)]
@@ -94,12 +95,12 @@ pub struct Hostile {
 
 impl Default for Hostile {
     fn default() -> Self {
-        Self { on: Hook::Route, r#do: Deed::Nothing, from_ms: 0.0, times: None, calls: 0 }
+        Self { on: Hook::Route, r#do: Deed::Nothing, from_ms: 0.0, after: 0, times: None, calls: 0 }
     }
 }
 
 comfy_router_policy::export!(
-    Hostile: lifecycle, admission, priority, timeouts, routing, placement, recovery, housekeeping, feedback
+    Hostile: lifecycle, admission, priority, timeouts, routing, recovery, housekeeping, feedback
 );
 
 impl Hostile {
@@ -109,7 +110,7 @@ impl Hostile {
             return Deed::Nothing;
         }
         self.calls += 1;
-        if self.times.is_some_and(|times| self.calls > times) {
+        if self.calls <= self.after || self.times.is_some_and(|times| self.calls > times) {
             return Deed::Nothing;
         }
         crude(self.r#do);
@@ -268,22 +269,6 @@ impl Routing for Hostile {
             _ => RouteAnswer::Ranked(vec![0]),
         };
         RouteDecision { answer, reason: text(deed) }
-    }
-}
-
-impl Placement for Hostile {
-    fn place(&mut self, jobs: &[Job], seats: &[Seat], offers: &[Offer]) -> PlacementDecision {
-        let deed = self.deed(Hook::Place);
-        let first = offers.iter().find(|o| seats[o.seat as usize].free_slots > 0);
-        let good = first.map(|o| Pair { job: o.job, seat: o.seat });
-        let pairs = match deed {
-            Deed::Unknown => vec![Pair { job: jobs.len() as u32, seat: 0 }],
-            Deed::Duplicate => good.into_iter().chain(good).collect(),
-            Deed::LongList => vec![Pair { job: 0, seat: 0 }; 100_000],
-            Deed::Empty => Vec::new(),
-            _ => good.into_iter().collect(),
-        };
-        PlacementDecision { pairs, hold_ms: u32::MAX, reason: text(deed) }
     }
 }
 

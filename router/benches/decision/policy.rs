@@ -21,7 +21,7 @@ pub(crate) async fn measure(handle: &Handle, shipped: Shipped) -> (Vec<Duration>
     for round in 0..=ROUNDS {
         for n in 0..QUEUE {
             let question = Question::Route { job: job(n), candidates: candidates.clone() };
-            let asked = Consultation { seed: n.into(), context: context.clone(), question };
+            let asked = Consultation { job: None, seed: n.into(), context: context.clone(), question };
             let started = Instant::now();
             let decided = handle.decide(asked).await;
             let took = started.elapsed();

@@ -32,7 +32,9 @@ pub(crate) fn router(folder: &Path, upstream: &[u16], clients: usize) -> (Proces
     let file = state.join("router.toml");
     std::fs::write(&file, instances.collect::<String>()).expect("writes");
     let (port, admin) = (free_port(), free_port());
-    let mut command = pinned(env!("CARGO_BIN_EXE_comfy-router"));
+    let binary =
+        std::env::var("WS_BENCH_ROUTER").unwrap_or_else(|_| env!("CARGO_BIN_EXE_comfy-router").to_owned());
+    let mut command = pinned(&binary);
     command
         .arg("serve")
         .args(["--log", "warn", "--config"])

@@ -32,9 +32,17 @@ pub struct Listener {
 }
 
 impl Listener {
-    pub async fn bind(address: SocketAddr) -> Result<Self, ListenError> {
+    /// On a socket that is open already, or one of its own.
+    pub async fn open(
+        address: SocketAddr,
+        given: Option<std::net::TcpListener>,
+    ) -> Result<Self, ListenError> {
         let failed = |error| ListenError { address, error };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let listener = match given {
+            Some(open) => TcpListener::from_std(open),
+            None => TcpListener::bind(address).await,
+        };
+        let listener = listener.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         Ok(Self { listener, address })
     }

@@ -10,6 +10,7 @@ use super::{Answer, Parts, error, ledger_error, shown, stopped};
 use crate::fleet::{InstanceInfo, State as Health};
 use crate::ledger::JobRow;
 use crate::model::decision::DecisionRecord;
+use crate::model::id::JobId;
 use crate::scheduler::input::InstanceReport;
 
 /// Every instance: how it is, what runs on it, what its GPU says.
@@ -81,21 +82,41 @@ fn instance(info: &InstanceInfo, report: Option<&InstanceReport>) -> Value {
 
 /// One job by its prompt id: every attempt, every decision. The prompt itself is not shown: it may be private.
 pub(super) async fn job(State(parts): State<Arc<Parts>>, Path(id): Path<String>) -> Answer {
-    let row = match parts.ledger.job(&id).await {
+    let job = found(&parts, &id).await;
+    job.map_or_else(|refused| refused, |(_, job)| shown(StatusCode::OK, &job))
+}
+
+/// The same, and for an open job why it is where it is.
+pub(super) async fn explain(State(parts): State<Arc<Parts>>, Path(id): Path<String>) -> Answer {
+    let (id, mut job) = match found(&parts, &id).await {
+        Ok(found) => found,
+        Err(refused) => return refused,
+    };
+    match parts.scheduler.explain(id).await {
+        Ok(now) => job["now"] = json!(now),
+        Err(failed) => return stopped(failed),
+    }
+    shown(StatusCode::OK, &job)
+}
+
+async fn found(parts: &Parts, id: &str) -> Result<(JobId, Value), Answer> {
+    let row = match parts.ledger.job(id).await {
         Ok(Some(row)) => row,
-        Ok(None) => return error(StatusCode::NOT_FOUND, "no_such_job", "there is no job of this prompt id"),
-        Err(failed) => return ledger_error(&failed),
+        Ok(None) => {
+            return Err(error(StatusCode::NOT_FOUND, "no_such_job", "there is no job of this prompt id"));
+        }
+        Err(failed) => return Err(ledger_error(&failed)),
     };
     let decisions = match parts.ledger.decisions_of(row.job.id).await {
         Ok(decisions) => decisions,
-        Err(failed) => return ledger_error(&failed),
+        Err(failed) => return Err(ledger_error(&failed)),
     };
     let state = match (row.outcome, parts.scheduler.state(row.job.id).await) {
         (Some(outcome), _) => json!(outcome),
         (None, Ok(state)) => json!(state),
-        (None, Err(failed)) => return stopped(failed),
+        (None, Err(failed)) => return Err(stopped(failed)),
     };
-    shown(StatusCode::OK, &detail(&row, &state, &decisions))
+    Ok((row.job.id, detail(&row, &state, &decisions)))
 }
 
 fn detail(row: &JobRow, state: &Value, decisions: &[DecisionRecord]) -> Value {

@@ -1,11 +1,13 @@
 //! From the configuration to what each part wants to know.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, HookFile};
 use crate::model::decision::Limits;
 use crate::scheduler::config::{CoreConfig, QuarantineConfig};
 use crate::scheduler::input::InstanceSpec;
@@ -30,6 +32,8 @@ pub(super) fn policy(config: &Config) -> policy::Config {
         dir: Some(config.state_dir().join("policy")),
         ..policy::Config::default()
     };
+    policy.extra = extra(&written.hooks);
+    policy.state = policy::StateLimits { keys: written.state.keys, kib: written.state.kib };
     policy.limits.call_ms = limits.deadline_ms;
     policy.limits.memory_mib = limits.memory_mib;
     policy.limits.host_calls = limits.host_calls;
@@ -37,6 +41,36 @@ pub(super) fn policy(config: &Config) -> policy::Config {
     policy.builtin.attempts = config.limits.attempts;
     policy.builtin.limits = default_limits(config);
     policy
+}
+
+/// Interfaces with the same file share one component.
+fn extra(hooks: &BTreeMap<String, HookFile>) -> Vec<policy::Extra> {
+    let mut extra: Vec<policy::Extra> = Vec::new();
+    for (name, hook) in hooks {
+        let Ok(interface) = serde_json::from_value(serde_json::Value::String(name.clone())) else { continue };
+        let component = component(hook.file());
+        match extra.iter_mut().find(|known| known.component == component) {
+            Some(known) => known.interfaces.push(interface),
+            None => {
+                let settings = hook.settings();
+                extra.push(policy::Extra { interfaces: vec![interface], component, settings });
+            }
+        }
+    }
+    extra
+}
+
+/// The settings of each component, by the interface that names it; none is the policy's own.
+pub(super) fn settings(config: &Config) -> BTreeMap<Option<String>, policy::Settings> {
+    let own = (None, config.policy.settings.clone());
+    let hooks = config.policy.hooks.iter().map(|(name, hook)| (Some(name.clone()), hook.settings()));
+    std::iter::once(own).chain(hooks).collect()
+}
+
+/// A bare name of a policy that comes with the router means that one.
+fn component(file: &Path) -> policy::Component {
+    let shipped = policy::Shipped::ALL.into_iter().find(|shipped| Path::new(shipped.name()) == file);
+    shipped.map_or_else(|| policy::Component::File(file.to_owned()), policy::Component::Shipped)
 }
 
 pub(super) fn telemetry(
@@ -56,7 +90,18 @@ pub(super) fn telemetry(
 }
 
 pub(super) fn assets(config: &Config) -> assets::Config {
-    assets::Config { dir: config.state_dir().join("uploads"), max_bytes: config.limits.asset_bytes }
+    let outputs = &config.outputs;
+    let uploads = assets::Bounds {
+        dir: config.state_dir().join("uploads"),
+        max_bytes: config.limits.asset_bytes,
+        max_age_ms: None,
+    };
+    let outputs = assets::Bounds {
+        dir: config.state_dir().join("outputs"),
+        max_bytes: outputs.bytes,
+        max_age_ms: (outputs.age_s > 0).then(|| outputs.age_s.saturating_mul(1_000)),
+    };
+    assets::Config { uploads, outputs }
 }
 
 pub(super) fn sessions(config: &Config) -> sessions::Config {

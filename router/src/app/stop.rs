@@ -18,17 +18,27 @@ pub(super) enum Why {
 pub(super) struct Stop {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Stop {
     pub(super) fn listen() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
-    pub(super) async fn wanted(&mut self) -> Why {
-        tokio::select! {
-            asked = self.asked() => Why::Asked(asked),
-            failed = tasks::fatal() => Why::Failed(failed),
+    /// Until then, SIGHUP reads the configuration again.
+    pub(super) async fn wanted(&mut self, mut reload: impl AsyncFnMut()) -> Why {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return Why::Asked("terminated"),
+                _ = self.interrupt.recv() => return Why::Asked("interrupted"),
+                failed = tasks::fatal() => return Why::Failed(failed),
+                _ = self.hangup.recv() => reload().await,
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::store::Digest;
-use crate::model::job::UploadRef;
+use crate::model::job::{UploadRef, WallMs};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -15,11 +15,15 @@ pub(super) enum Line {
     Named {
         file: UploadRef,
         content: Digest,
+        /// How the instance it was read from tells whether it is still the same there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tag: Option<String>,
+        /// When it got this content.
+        #[serde(default)]
+        at: WallMs,
     },
     /// It had to make room.
-    Dropped {
-        content: Digest,
-    },
+    Dropped { content: Digest },
 }
 
 #[derive(Debug)]

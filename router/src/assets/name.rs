@@ -13,7 +13,10 @@ pub struct BadName {
 }
 
 /// The one form of a name: the path split at its last slash, whichever part of it the client put the folders in.
-pub(super) fn checked(file: &UploadRef) -> Result<UploadRef, BadName> {
+///
+/// # Errors
+/// When it leads out of its folder, or could on some system.
+pub fn checked(file: &UploadRef) -> Result<UploadRef, BadName> {
     let bad = |why| Err(BadName { name: file.name.chars().take(100).collect(), why });
     if !matches!(file.kind.as_str(), "input" | "output" | "temp") {
         return bad("its folder is none of input, output and temp");

@@ -10,9 +10,11 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use tempfile::TempPath;
 
-use super::Config;
+use super::Bounds;
 use super::journal::{Journal, Line};
-use crate::model::job::UploadRef;
+use super::kept::Kept;
+use crate::clock::Clock;
+use crate::model::job::{UploadRef, WallMs};
 
 /// SHA-256 of a content; 64 hex digits when written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -28,10 +30,9 @@ pub(super) struct Content {
     used: AtomicU64,
 }
 
-#[derive(Debug)]
 pub(super) struct Store {
-    dir: PathBuf,
-    max_bytes: u64,
+    bounds: Bounds,
+    clock: Arc<dyn Clock>,
     state: Mutex<State>,
     /// Locked before `state`, and over the write to disk, so that the journal has the order of the changes.
     journal: Mutex<Journal>,
@@ -40,73 +41,115 @@ pub(super) struct Store {
 
 #[derive(Debug, Default)]
 struct State {
-    names: HashMap<UploadRef, Digest>,
+    names: HashMap<UploadRef, Entry>,
     contents: HashMap<Digest, Arc<Content>>,
 }
 
+#[derive(Debug, Clone)]
+struct Entry {
+    content: Digest,
+    tag: Option<String>,
+    at: WallMs,
+}
+
+/// A content that lies complete on disk, on its way into the store.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) digest: Digest,
+    pub(super) bytes: u64,
+    pub(super) path: TempPath,
+}
+
 impl Store {
-    pub(super) fn open(config: &Config) -> io::Result<Self> {
-        let (contents, incoming) = (config.dir.join("contents"), config.dir.join("incoming"));
+    pub(super) fn open(bounds: Bounds, clock: Arc<dyn Clock>) -> io::Result<Self> {
+        let (contents, incoming) = (bounds.dir.join("contents"), bounds.dir.join("incoming"));
         std::fs::create_dir_all(&contents)?;
         // What an earlier run did not finish.
         let _ = std::fs::remove_dir_all(&incoming);
         std::fs::create_dir_all(&incoming)?;
-        let path = config.dir.join("names.jsonl");
+        let path = bounds.dir.join("names.jsonl");
         let state = restore(&contents, Journal::read(&path)?)?;
-        let named =
-            state.names.iter().map(|(file, content)| Line::Named { file: file.clone(), content: *content });
+        let named = state.names.iter().map(|(file, entry)| entry.line(file));
         let journal = Journal::replace(&path, named)?;
         let uses = AtomicU64::new(state.contents.len() as u64);
-        let (state, journal) = (Mutex::new(state), Mutex::new(journal));
-        Ok(Self { dir: config.dir.clone(), max_bytes: config.max_bytes, state, journal, uses })
+        Ok(Self { bounds, clock, state: Mutex::new(state), journal: Mutex::new(journal), uses })
     }
 
     pub(super) fn max_bytes(&self) -> u64 {
-        self.max_bytes
+        self.bounds.max_bytes
     }
 
     pub(super) fn incoming(&self) -> PathBuf {
-        self.dir.join("incoming")
+        self.bounds.dir.join("incoming")
     }
 
     /// The content of a name, and a sign that it is of use.
-    pub(super) fn find(&self, file: &UploadRef) -> Option<Arc<Content>> {
+    pub(super) fn find(&self, file: &UploadRef) -> Option<Kept> {
         let state = self.state();
-        let content = state.contents.get(state.names.get(file)?)?;
+        let entry = state.names.get(file).filter(|entry| !self.is_old(entry))?;
+        let content = state.contents.get(&entry.content)?;
         self.touch(content);
-        Some(content.clone())
+        Some(Kept::new(content.clone(), entry.tag.clone(), entry.at))
     }
 
-    /// Gives a name its content, which lies complete at `from`. Blocks for a disk sync.
-    pub(super) fn keep(&self, file: UploadRef, digest: Digest, bytes: u64, from: TempPath) -> io::Result<()> {
-        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Gives a name its content. Blocks for a disk sync.
+    pub(super) fn keep(&self, file: &UploadRef, arrival: Arrival, tag: Option<String>) -> io::Result<()> {
+        let journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        self.keep_in(journal, file, arrival, tag)
+    }
+
+    /// Gives a name its content, unless it has another already; then the new content is given back.
+    pub(super) fn claim(&self, file: &UploadRef, arrival: Arrival) -> io::Result<Result<(), Arrival>> {
+        let journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = self.find(file).is_some_and(|kept| kept.digest() != arrival.digest);
+        if taken {
+            return Ok(Err(arrival));
+        }
+        self.keep_in(journal, file, arrival, None).map(Ok)
+    }
+
+    fn keep_in(
+        &self,
+        mut journal: MutexGuard<'_, Journal>,
+        file: &UploadRef,
+        arrival: Arrival,
+        tag: Option<String>,
+    ) -> io::Result<()> {
+        let digest = arrival.digest;
         let known = self.state().contents.get(&digest).cloned();
         let content = match known {
             Some(content) => content,
-            None => self.adopt(digest, bytes, from)?,
+            None => self.adopt(arrival)?,
         };
         self.touch(&content);
-        let mut lines = vec![Line::Named { file: file.clone(), content: digest }];
+        let entry = Entry { content: digest, tag, at: self.clock.now().wall };
+        let mut lines = vec![entry.line(file)];
         let dropped = {
             let mut state = self.state();
             state.contents.insert(digest, content);
-            state.names.insert(file, digest);
-            state.make_room(self.max_bytes)
+            state.names.insert(file.clone(), entry);
+            state.names.retain(|_, entry| !self.is_old(entry));
+            state.make_room(self.bounds.max_bytes)
         };
         lines.extend(dropped.iter().map(|content| Line::Dropped { content: content.digest }));
         journal.append(&lines)?;
         for content in dropped {
-            tracing::info!(content = %content.digest, bytes = content.bytes, "an upload that was long unused made room");
+            tracing::info!(content = %content.digest, bytes = content.bytes, "a file that was long unused made room");
             std::fs::remove_file(&content.path)?;
         }
         Ok(())
     }
 
-    fn adopt(&self, digest: Digest, bytes: u64, from: TempPath) -> io::Result<Arc<Content>> {
-        let dir = self.dir.join("contents");
-        let path = dir.join(digest.to_string());
-        from.persist(&path).map_err(|error| error.error)?;
+    fn is_old(&self, entry: &Entry) -> bool {
+        self.bounds.max_age_ms.is_some_and(|age| entry.at.saturating_add(age) < self.clock.now().wall)
+    }
+
+    fn adopt(&self, arrival: Arrival) -> io::Result<Arc<Content>> {
+        let dir = self.bounds.dir.join("contents");
+        let path = dir.join(arrival.digest.to_string());
+        arrival.path.persist(&path).map_err(|error| error.error)?;
         std::fs::File::open(&dir)?.sync_all()?;
+        let (digest, bytes) = (arrival.digest, arrival.bytes);
         Ok(Arc::new(Content { digest, bytes, path, used: AtomicU64::new(0) }))
     }
 
@@ -119,10 +162,28 @@ impl Store {
     }
 }
 
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("bounds", &self.bounds).finish_non_exhaustive()
+    }
+}
+
+impl Entry {
+    fn line(&self, file: &UploadRef) -> Line {
+        Line::Named { file: file.clone(), content: self.content, tag: self.tag.clone(), at: self.at }
+    }
+}
+
 impl State {
-    /// Forgets the longest unused contents that nobody holds, until the rest fits.
+    /// Forgets what has no name any more and the longest unused contents, until the rest fits; never what somebody holds.
     fn make_room(&mut self, max_bytes: u64) -> Vec<Arc<Content>> {
-        let mut dropped = Vec::new();
+        let named: std::collections::HashSet<Digest> =
+            self.names.values().map(|entry| entry.content).collect();
+        let nameless =
+            |content: &Arc<Content>| Arc::strong_count(content) == 1 && !named.contains(&content.digest);
+        let mut dropped: Vec<_> =
+            self.contents.values().filter(|content| nameless(content)).cloned().collect();
+        dropped.iter().for_each(|content| drop(self.contents.remove(&content.digest)));
         let mut total: u64 = self.contents.values().map(|content| content.bytes).sum();
         while total > max_bytes {
             let newest = self.contents.values().map(|content| content.used()).max();
@@ -133,7 +194,7 @@ impl State {
             let Some(oldest) = idle.min_by_key(|content| content.used()).map(|content| content.digest) else {
                 break;
             };
-            self.names.retain(|_, digest| *digest != oldest);
+            self.names.retain(|_, entry| entry.content != oldest);
             if let Some(content) = self.contents.remove(&oldest) {
                 total -= content.bytes;
                 dropped.push(content);
@@ -146,6 +207,10 @@ impl State {
 impl Content {
     pub(super) fn digest(&self) -> Digest {
         self.digest
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -162,17 +227,18 @@ fn restore(dir: &Path, lines: Vec<Line>) -> io::Result<State> {
     let mut names = HashMap::new();
     for line in lines {
         match line {
-            Line::Named { file, content } => {
-                names.insert(file, content);
+            Line::Named { file, content, tag, at } => {
+                names.insert(file, Entry { content, tag, at });
             }
-            Line::Dropped { content } => names.retain(|_, digest| *digest != content),
+            Line::Dropped { content } => names.retain(|_, entry: &mut Entry| entry.content != content),
         }
     }
+    let named: std::collections::HashSet<Digest> = names.values().map(|entry| entry.content).collect();
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
         let digest = entry.file_name().into_string().ok().and_then(|name| Digest::try_from(name).ok());
-        match digest.filter(|digest| names.values().any(|named| named == digest)) {
+        match digest.filter(|digest| named.contains(digest)) {
             Some(digest) => found.push((digest, entry.metadata()?, entry.path())),
             None => std::fs::remove_file(entry.path())?,
         }
@@ -183,7 +249,7 @@ fn restore(dir: &Path, lines: Vec<Line>) -> io::Result<State> {
         (digest, Arc::new(Content { digest, bytes: metadata.len(), path, used: AtomicU64::new(used) }))
     });
     let contents: HashMap<_, _> = contents.collect();
-    names.retain(|_, digest| contents.contains_key(digest));
+    names.retain(|_, entry| contents.contains_key(&entry.content));
     Ok(State { names, contents })
 }
 

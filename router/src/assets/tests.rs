@@ -1,23 +1,34 @@
 //! Recording, staging and restarting, with an uploader that counts.
 
 use super::*;
+use crate::clock::ManualClock;
 
 struct World {
     dir: tempfile::TempDir,
     handle: Handle,
     max_bytes: u64,
+    clock: Arc<ManualClock>,
+}
+
+const AGE_MS: u64 = 60_000;
+
+fn opened(dir: &tempfile::TempDir, max_bytes: u64, clock: &Arc<ManualClock>) -> Handle {
+    let bounds = |name: &str, max_age_ms| Bounds { dir: dir.path().join(name), max_bytes, max_age_ms };
+    let config = Config { uploads: bounds("assets", None), outputs: bounds("outputs", Some(AGE_MS)) };
+    let clock: Arc<dyn Clock> = clock.clone();
+    open(config, &clock).unwrap()
 }
 
 impl World {
     fn new(max_bytes: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let handle = open(Config { dir: dir.path().join("assets"), max_bytes }).unwrap();
-        Self { dir, handle, max_bytes }
+        let clock = Arc::new(ManualClock::default());
+        let handle = opened(&dir, max_bytes, &clock);
+        Self { dir, handle, max_bytes, clock }
     }
 
     fn restart(&mut self) {
-        self.handle =
-            open(Config { dir: self.dir.path().join("assets"), max_bytes: self.max_bytes }).unwrap();
+        self.handle = opened(&self.dir, self.max_bytes, &self.clock);
     }
 
     async fn record(&self, file: &UploadRef, content: &str) -> Result<Digest, RecordError> {
@@ -29,7 +40,7 @@ impl World {
     }
 
     fn read(&self, file: &UploadRef) -> Option<String> {
-        Some(std::fs::read_to_string(self.handle.path(file)?).unwrap())
+        Some(std::fs::read_to_string(self.handle.find(file)?.path()).unwrap())
     }
 
     fn files(&self, folder: &str) -> usize {
@@ -43,6 +54,8 @@ struct Instance {
     epoch: u64,
     uploads: Mutex<Vec<(UploadRef, String)>>,
     broken: bool,
+    /// What it has to give; its own tag.
+    has: Option<String>,
 }
 
 impl Instance {
@@ -56,7 +69,7 @@ impl Instance {
     }
 }
 
-impl Uploader for Instance {
+impl Instances for Instance {
     fn epoch(&self, _: &InstanceId) -> u64 {
         self.epoch
     }
@@ -69,6 +82,18 @@ impl Uploader for Instance {
         let content = std::fs::read_to_string(source).unwrap();
         self.uploads.lock().unwrap().push((file.clone(), content));
         Ok(())
+    }
+
+    async fn download(&self, _: &InstanceId, _: &UploadRef, tag: Option<&str>) -> Result<Found, String> {
+        match (&self.has, tag) {
+            (None, _) => Ok(Found::Absent),
+            (Some(has), Some(tag)) if has == tag => Ok(Found::Same),
+            (Some(has), _) if self.broken => {
+                let pieces = [Ok(has.clone()), Err(std::io::Error::other("cut"))];
+                Ok(Found::Content { body: Body::from_stream(futures_util::stream::iter(pieces)), tag: None })
+            }
+            (Some(has), _) => Ok(Found::Content { body: Body::from(has.clone()), tag: Some(has.clone()) }),
+        }
     }
 }
 
@@ -143,7 +168,11 @@ async fn a_restart_keeps_names_and_contents_and_clears_the_rest() {
     world.record(&file("c"), "new").await.unwrap();
     let mut unfinished = world.handle.record().await.unwrap();
     unfinished.write(b"half").await.unwrap();
-    assert_eq!((world.files("contents"), world.files("incoming")), (3, 1));
+    assert_eq!(
+        (world.files("contents"), world.files("incoming")),
+        (2, 1),
+        "the old content of c has no name"
+    );
     drop(unfinished);
     assert_eq!(world.files("incoming"), 0);
     // As a crash leaves it: half a line at the end.
@@ -156,7 +185,7 @@ async fn a_restart_keeps_names_and_contents_and_clears_the_rest() {
     assert_eq!(world.read(&file("a")).as_deref(), Some("same"));
     assert_eq!(world.read(&file("b")).as_deref(), Some("same"));
     assert_eq!(world.read(&file("c")).as_deref(), Some("new"));
-    assert_eq!(world.files("contents"), 2, "the old content of c has no name any more");
+    assert_eq!(world.files("contents"), 2);
     world.record(&file("d"), "later").await.unwrap();
     world.restart();
     assert_eq!(world.read(&file("d")).as_deref(), Some("later"));
@@ -167,7 +196,7 @@ async fn the_longest_unused_make_room() {
     let mut world = World::new(10);
     world.record(&file("a"), "aaaa").await.unwrap();
     world.record(&file("b"), "bbbb").await.unwrap();
-    assert!(world.handle.path(&file("a")).is_some(), "and a is of use again");
+    assert!(world.handle.find(&file("a")).is_some(), "and a is of use again");
     world.record(&file("c"), "cccc").await.unwrap();
     assert_eq!(world.read(&file("b")), None);
     for _ in 0..2 {
@@ -189,5 +218,64 @@ async fn a_hostile_name_is_not_recorded_and_touches_nothing() {
         assert!(matches!(error, RecordError::Name(_)), "{name:?}: {error}");
     }
     assert_eq!((world.files("contents"), world.files("incoming")), (0, 0));
-    assert_eq!(std::fs::read_dir(world.dir.path()).unwrap().count(), 1);
+    assert_eq!(std::fs::read_dir(world.dir.path()).unwrap().count(), 2);
+}
+
+#[tokio::test]
+async fn a_name_is_claimed_once_and_the_same_content_may_have_it_again() {
+    let world = World::new(1_000);
+    let complete = async |content: &str| {
+        let mut recording = world.handle.record().await.unwrap();
+        recording.write(content.as_bytes()).await.unwrap();
+        recording.complete().await.unwrap()
+    };
+    let first = complete("one").await.claim(&file("a")).await.unwrap();
+    assert!(first.is_ok());
+    assert!(complete("one").await.claim(&file("a")).await.unwrap().is_ok());
+    let other = complete("two").await.claim(&file("a")).await.unwrap().unwrap_err();
+    assert_eq!(world.read(&file("a")).as_deref(), Some("one"));
+    assert!(other.claim(&file("a (1)")).await.unwrap().is_ok(), "what is refused can be named otherwise");
+    assert_eq!(world.read(&file("a (1)")).as_deref(), Some("two"));
+    drop(complete("three").await);
+    assert_eq!((world.files("contents"), world.files("incoming")), (2, 0));
+}
+
+#[tokio::test]
+async fn a_file_is_fetched_again_only_when_it_changed_and_never_in_part() {
+    let (world, id) = (World::new(1_000), InstanceId::from("one"));
+    let mut instance = Instance { has: Some("first".into()), ..Instance::default() };
+    let there = file("ComfyUI_00001_.png");
+    let name = UploadRef { subfolder: "~one".into(), ..there.clone() };
+    let fetched = async |instance: &Instance| {
+        let kept = world.handle.fetch(&id, &there, &name, instance).await?;
+        Ok::<_, FetchError>(std::fs::read_to_string(kept.path()).unwrap())
+    };
+    assert_eq!(fetched(&instance).await.unwrap(), "first");
+    assert_eq!(fetched(&instance).await.unwrap(), "first");
+    instance.has = Some("second".into());
+    instance.broken = true;
+    assert!(matches!(fetched(&instance).await, Err(FetchError::Broken(_))));
+    assert_eq!(world.read(&name).as_deref(), Some("first"), "what came in part is not kept");
+    assert_eq!(world.files("incoming"), 0);
+    instance.broken = false;
+    assert_eq!(fetched(&instance).await.unwrap(), "second");
+    instance.has = None;
+    assert!(matches!(fetched(&instance).await, Err(FetchError::Absent)));
+}
+
+#[tokio::test]
+async fn results_are_kept_apart_and_for_a_time() {
+    let (mut world, id) = (World::new(1_000), InstanceId::from("one"));
+    let instance = Instance { has: Some("picture".into()), ..Instance::default() };
+    let name = UploadRef { subfolder: "~one".into(), ..file("a") };
+    world.handle.fetch_output(&id, &file("a"), &name, &instance).await.unwrap();
+    assert_eq!((world.files("contents"), world.files("../outputs/contents")), (0, 1));
+    world.restart();
+    assert_eq!(world.read(&name).as_deref(), Some("picture"));
+    world.clock.advance(std::time::Duration::from_millis(AGE_MS + 1));
+    assert_eq!(world.read(&name), None);
+    let other = UploadRef { subfolder: "~one".into(), ..file("b") };
+    let later = Instance { has: Some("other".into()), ..Instance::default() };
+    world.handle.fetch_output(&id, &file("b"), &other, &later).await.unwrap();
+    assert_eq!(world.files("../outputs/contents"), 1, "what is too old is gone from the disk");
 }

@@ -34,6 +34,8 @@ pub(super) enum Command {
     /// Write, check, test and measure policies
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Why did this job run there, or why does it wait? What each hook saw, said and what came of it
+    Explain(Explain),
     /// Print a completion script for a shell
     #[command(after_help = "Example: comfy-router completions bash > /etc/bash_completion.d/comfy-router")]
     Completions { shell: clap_complete::Shell },
@@ -243,6 +245,20 @@ pub(super) enum PolicyCommand {
     Test(PolicyTest),
     /// How long does each hook take, how many instructions and how much memory, by the number of candidates?
     Bench(PolicyBench),
+    /// Does it hold to the interface on views that are hostile? Bounds, determinism, an answer to everything
+    Conform(PolicyFile),
+    /// The versions a running router knows, with shadows and canaries
+    List(PolicyList),
+    /// Give a running router a component, as its policy, as a shadow, or as a canary
+    Swap(PolicySwap),
+    /// Return a running router to the last good version
+    Rollback(PolicyLane),
+    /// Let the canary, the shadow, or an earlier version answer everything
+    Promote(PolicyPromote),
+    /// Take canary and shadow away
+    Withdraw(PolicyLane),
+    /// Give the component that serves other settings
+    Settings(PolicySettings),
     /// Make recorded decisions again, by one policy or two, and show where they differ
     #[command(after_help = "Example: curl -s 127.0.0.1:7189/api/policy/recording > day.jsonl
          comfy-router policy replay --log day.jsonl --policy new.wasm --policy old.wasm")]
@@ -255,6 +271,86 @@ pub(super) enum PolicyCommand {
     Component(PolicyComponent),
     /// Write this router's interface into the `deps` of a folder of WIT
     Wit(PolicyWit),
+}
+
+/// Where a running router takes orders.
+#[derive(Debug, Args)]
+pub(super) struct Admin {
+    /// Its admin listener
+    #[arg(long, env = "COMFY_ROUTER_ADMIN", default_value = "127.0.0.1:7189", value_name = "ADDRESS:PORT")]
+    pub(super) admin: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Explain {
+    /// Its prompt id
+    pub(super) job: String,
+    #[command(flatten)]
+    pub(super) admin: Admin,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PolicyList {
+    #[command(flatten)]
+    pub(super) admin: Admin,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PolicyLane {
+    /// The component that serves this interface, such as housekeeping [default: the policy's own]
+    #[arg(long, value_name = "INTERFACE")]
+    pub(super) hook: Option<String>,
+    #[command(flatten)]
+    pub(super) admin: Admin,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum SwapAs {
+    Live,
+    Shadow,
+    Canary,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PolicySwap {
+    /// The component
+    pub(super) file: PathBuf,
+    /// What it is called: it remembers under this name [default: the file's, without its end]
+    #[arg(long)]
+    pub(super) name: Option<String>,
+    /// live answers everything; a shadow is only compared; a canary is obeyed for a share of the jobs
+    #[arg(long = "as", value_enum, default_value_t = SwapAs::Live, value_name = "PLACE")]
+    pub(super) place: SwapAs,
+    /// Its settings, as a JSON object [default: those that the one before has]
+    #[arg(long, value_name = "JSON")]
+    pub(super) settings: Option<String>,
+    /// Share of the jobs for a canary, such as 0.1
+    #[arg(long, required_if_eq("place", "canary"))]
+    pub(super) share: Option<f64>,
+    #[command(flatten)]
+    pub(super) lane: PolicyLane,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PolicyPromote {
+    /// The beginning of a version's digest, as `policy list` shows it [default: the canary, or the shadow]
+    pub(super) digest: Option<String>,
+    #[command(flatten)]
+    pub(super) lane: PolicyLane,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PolicySettings {
+    /// A JSON object
+    pub(super) settings: String,
+    #[command(flatten)]
+    pub(super) lane: PolicyLane,
 }
 
 #[derive(Debug, Args)]

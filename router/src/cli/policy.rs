@@ -27,6 +27,14 @@ pub(super) fn check(arguments: &PolicyFile) -> anyhow::Result<()> {
     Ok(())
 }
 
+pub(super) fn conform(arguments: &PolicyFile) -> anyhow::Result<()> {
+    let subject = Subject::of(arguments)?;
+    let report = tools::conform(&subject.component, &subject.settings)?;
+    show(&report, arguments.json)?;
+    anyhow::ensure!(report.conforms(), "{} does not conform", subject.component.display());
+    Ok(())
+}
+
 pub(super) fn bench(arguments: &PolicyBench) -> anyhow::Result<()> {
     let subject = Subject::of(&arguments.policy)?;
     let count = !arguments.no_fuel;

@@ -75,16 +75,62 @@ pub fn upload_ref(value: &str) -> Option<UploadRef> {
     Some(UploadRef { kind: kind.to_owned(), subfolder: subfolder.to_owned(), name: name.to_owned() })
 }
 
+/// Does a graph's reference lead out of its folder, on any system? ComfyUI before 0.28.0 follows it.
+pub fn leads_out(value: &str) -> bool {
+    let path = annotated(value).0.replace('\\', "/");
+    let drive = path.as_bytes().get(1) == Some(&b':') && path.as_bytes()[0].is_ascii_alphabetic();
+    drive || path.starts_with('/') || path.contains('\0') || path.split('/').any(|part| part == "..")
+}
+
+/// A reference as a graph writes it.
+pub fn reference(file: &UploadRef) -> String {
+    let path = match file.subfolder.is_empty() {
+        true => file.name.clone(),
+        false => format!("{}/{}", file.subfolder, file.name),
+    };
+    if file.kind == "input" { path } else { format!("{path} [{}]", file.kind) }
+}
+
+/// Where a file is asked for. ComfyUI looks at the last part of a name only, so folders in it go into `subfolder`.
+pub fn view_path(file: &UploadRef) -> String {
+    let path = match file.subfolder.is_empty() {
+        true => file.name.clone(),
+        false => format!("{}/{}", file.subfolder, file.name),
+    };
+    let (subfolder, name) = path.rsplit_once('/').unwrap_or(("", &path));
+    let [name, kind, subfolder] = [name, &file.kind, subfolder].map(percent_encoded);
+    format!("/view?filename={name}&type={kind}&subfolder={subfolder}")
+}
+
+/// As a value of a query or as segments of a path.
+pub fn percent_encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            out.push(byte as char);
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
 /// Splits ComfyUI's annotation off; `input` is the folder of an unannotated name.
 pub fn annotated(value: &str) -> (&str, &'static str) {
+    let (bare, kind) = annotation(value);
+    (bare, kind.unwrap_or("input"))
+}
+
+/// Splits ComfyUI's annotation off, if there is one.
+pub fn annotation(value: &str) -> (&str, Option<&'static str>) {
     for kind in KINDS {
         let bare =
             value.strip_suffix(']').and_then(|v| v.strip_suffix(kind)).and_then(|v| v.strip_suffix('['));
         if let Some(bare) = bare {
-            return (bare.strip_suffix(' ').unwrap_or(bare), kind);
+            return (bare.strip_suffix(' ').unwrap_or(bare), Some(kind));
         }
     }
-    (value, "input")
+    (value, None)
 }
 
 #[cfg(test)]
@@ -137,6 +183,46 @@ mod tests {
         assert!(tag_outputs(b"[]", &gpu0()).is_err());
         assert!(tag_outputs(b"{\"a\":\"\xff\"}", &gpu0()).is_err());
         assert_eq!(tag_outputs(b"{\"a\":[NaN]}", &gpu0()).unwrap().0, "{\"a\":[null]}");
+    }
+
+    #[test]
+    fn a_reference_that_leads_out_is_known_on_any_system() {
+        for value in [
+            "../a",
+            "s/../../a [output]",
+            "/etc/passwd",
+            "C:\\a",
+            "c:/a",
+            "..\\a",
+            "a/..",
+            "\\\\host\\a",
+            "a\0b",
+            "../a[temp]",
+        ] {
+            assert!(leads_out(value), "{value}");
+        }
+        for value in ["a..b.png", "", "s/", "..a/b", "a [input]", "~gpu0/x.png [output]", "ab:c"] {
+            assert!(!leads_out(value), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_reference_is_written_as_it_is_read() {
+        for value in ["a.png", "s/t/a b.png", "~gpu0/a.png [output]", "x.webm [temp]"] {
+            assert_eq!(reference(&upload_ref(value).unwrap()), value);
+        }
+    }
+
+    #[test]
+    fn a_hostile_name_stays_one_value_of_the_query() {
+        let file =
+            UploadRef { kind: "input".into(), subfolder: "a&type=output".into(), name: "x #?&=%.png".into() };
+        assert_eq!(
+            view_path(&file),
+            "/view?filename=x%20%23%3F%26%3D%25.png&type=input&subfolder=a%26type%3Doutput"
+        );
+        let nested = UploadRef { kind: "input".into(), subfolder: "s".into(), name: "b/a.png".into() };
+        assert_eq!(view_path(&nested), "/view?filename=a.png&type=input&subfolder=s/b");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A prompt's graph: its light form, and what it needs from an instance.
 
 mod needs;
+mod rename;
 mod safety;
 mod validate;
 
@@ -86,6 +87,7 @@ impl Rules {
 }
 
 pub use super::errors::Lacking;
+pub use rename::renamed;
 
 /// What the checks of a prompt are made against.
 #[derive(Debug, Clone, Copy)]
@@ -107,16 +109,28 @@ pub struct Analysis {
     pub node_errors: String,
 }
 
-/// The files that a graph's nodes name and that must be there when it is posted, if `catalogue` knows their classes.
-pub fn named_files(graph: &Graph, catalogue: &Catalogue) -> HashSet<UploadRef> {
-    let mut found = HashSet::new();
-    for node in graph.nodes.values() {
+/// A file that a node reads, as its graph names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    pub node: String,
+    pub input: String,
+    pub file: UploadRef,
+    /// ComfyUI refuses the prompt if it is not there.
+    pub checked: bool,
+}
+
+/// The files that a graph's nodes name, if `catalogue` knows their classes.
+pub fn named_files(graph: &Graph, catalogue: &Catalogue) -> Vec<Named> {
+    let mut found = Vec::new();
+    for (id, node) in &graph.nodes {
         let Some(class) = catalogue.class(&node.class) else { continue };
         for (name, input) in &node.inputs {
             if let (Input::Text(value), Some(declared)) = (input, class.inputs.get(name))
-                && declared.file_kind.is_some()
+                && declared.upload
+                && let Some(file) = files::upload_ref(value)
             {
-                found.extend(files::upload_ref(value));
+                let checked = declared.file_kind.is_some();
+                found.push(Named { node: id.clone(), input: name.clone(), file, checked });
             }
         }
     }

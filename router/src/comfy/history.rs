@@ -43,9 +43,15 @@ pub fn entry(job: &Job, history: &History) -> String {
     )
 }
 
-/// A member of `GET /history`'s object.
+/// The member of `GET /history/{id}`'s object.
 pub fn named_entry(job: &Job, history: &History) -> String {
     format!("{}: {}", quote(&job.prompt_id), entry(job, history))
+}
+
+/// A member of `GET /history`'s object. Its number counts ends: instances end jobs out of the order of the queue, and the
+/// page (1.27, 1.35) takes no entry whose number is not above those it has.
+pub fn listed_entry(job: &Job, ended_before: i64, history: &History) -> String {
+    named_entry(&Job { number: Number::Counted(ended_before), ..job.clone() }, history)
 }
 
 /// The client's `extra_data` with what ComfyUI adds to it: whose it is and when it came.

@@ -52,6 +52,7 @@ impl Submission {
             outputs,
             targets: self.targets,
             headers,
+            renames: Vec::new(),
             input_kib: 0,
         }
     }

@@ -1,5 +1,6 @@
 //! The sections of the file, each with its defaults. A key's doc comment is its reference.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -127,7 +128,62 @@ pub struct Policy {
     /// Handed to the policy as JSON; it says itself what it understands.
     #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
     pub settings: serde_json::Map<String, serde_json::Value>,
+    /// Components of their own for some interfaces: `housekeeping = "guard"`, a file or the name of a shipped policy, or
+    /// a table with `file` and `settings`. Interfaces with the same file share one component.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub hooks: BTreeMap<String, HookFile>,
     pub limits: PolicyLimits,
+    pub state: PolicyState,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum HookFile {
+    File(PathBuf),
+    Table(HookTable),
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HookTable {
+    pub file: PathBuf,
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    pub settings: serde_json::Map<String, serde_json::Value>,
+}
+
+impl HookFile {
+    pub fn file(&self) -> &PathBuf {
+        match self {
+            Self::File(file) | Self::Table(HookTable { file, .. }) => file,
+        }
+    }
+
+    pub fn file_mut(&mut self) -> &mut PathBuf {
+        match self {
+            Self::File(file) | Self::Table(HookTable { file, .. }) => file,
+        }
+    }
+
+    pub fn settings(&self) -> serde_json::Map<String, serde_json::Value> {
+        match self {
+            Self::File(_) => serde_json::Map::new(),
+            Self::Table(table) => table.settings.clone(),
+        }
+    }
+}
+
+/// What one policy may remember.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicyState {
+    pub keys: u32,
+    pub kib: u32,
+}
+
+impl Default for PolicyState {
+    fn default() -> Self {
+        Self { keys: 10_000, kib: 4_096 }
+    }
 }
 
 /// What one call of a policy may use.
@@ -262,6 +318,26 @@ pub struct Front {
     /// Who may use the router. Empty: everybody who can reach it, which only a loopback address allows.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub api_keys: Vec<ApiKey>,
+}
+
+/// What becomes of the files that jobs write.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Outputs {
+    /// Copy every output of a job when it has ended, so that it outlives its instance.
+    pub keep: bool,
+    /// All copies together; the longest unused go first.
+    pub bytes: u64,
+    /// How long a copy is kept; 0 is no limit.
+    pub age_s: u64,
+    /// The instances write to one folder: any of them has every output, and none is copied.
+    pub shared: bool,
+}
+
+impl Default for Outputs {
+    fn default() -> Self {
+        Self { keep: false, bytes: 10 << 30, age_s: 30 * 86_400, shared: false }
+    }
 }
 
 /// A key and the tenant it stands for. Exactly one of `key`, `key_file` and `key_env`.

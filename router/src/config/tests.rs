@@ -191,3 +191,34 @@ fn what_is_shown_can_be_read_again() {
     let again = World::new().file(&config.show()).load().unwrap();
     assert_eq!(again, config);
 }
+
+#[test]
+fn routes_and_outputs_are_read_and_shown() {
+    let world = World::new().file(
+        "[outputs]\nkeep = true\nage_s = 0\n[[route]]\nprefix = '/etn/'\nto = 'by-client'\n[[route]]\nprefix = '/x/'\nto = 'deny'",
+    );
+    let config = world.load().unwrap();
+    assert!(config.outputs.keep && config.outputs.age_s == 0 && !config.outputs.shared);
+    let routes: Vec<_> = config.routes.iter().map(|route| (route.prefix.as_str(), route.to)).collect();
+    assert_eq!(routes, [("/etn/", RouteTo::ByClient), ("/x/", RouteTo::Deny)]);
+    let shown = World::new().file(&config.show()).load().unwrap();
+    assert_eq!(
+        (shown.routes, shown.outputs),
+        (config.routes, config.outputs),
+        "what is shown is a file again"
+    );
+}
+
+#[test]
+fn a_wrong_route_or_output_is_named() {
+    let world = World::new().file(
+        "[outputs]\nkeep = true\nshared = true\nbytes = 5\n[[route]]\nprefix = 'etn'\n[[route]]\nprefix = '/a/'\n\
+         [[route]]\nprefix = '/a/'\nto = 'deny'\n[[route]]\nprefix = '/b/'\nto = 'nowhere'",
+    );
+    let mistakes = world.mistakes();
+    for named in
+        ["outputs.keep", "outputs.bytes", "route[0].prefix", "route[2].prefix", "route[1]", "nowhere"]
+    {
+        assert!(mistakes.contains(named), "{named:?} is named in:\n{mistakes}");
+    }
+}

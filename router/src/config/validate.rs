@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::instance::{Instance, is_safe_name};
 use super::mistake::Mistake;
+use super::routes::Route;
 use super::sections::{ApiKey, Secret};
 use super::sources::{KeyPath, Merged, Sources, Step};
 use super::written::{Written, WrittenInstance};
@@ -31,12 +32,15 @@ pub(super) fn meant(
         limits: written.limits,
         timeouts: written.timeouts,
         front: written.front,
+        outputs: written.outputs,
         log: written.log,
+        routes: check.routes(written.route),
         instances,
     };
     check.paths(&mut config, state_dir);
     check.keys(&mut config.front.api_keys, sources);
     check.exposure(&config);
+    check.outputs(&config);
     check.ranges(&config);
     check.timeouts(&config);
     config
@@ -142,6 +146,7 @@ impl Check<'_> {
                 );
             }
         }
+        self.hook_files(config);
         if let Some(file) = &config.policy.file {
             let key = KeyPath::keys(&["policy", "file"]);
             let file = self.merged.beside_file(file, &key);
@@ -150,6 +155,55 @@ impl Check<'_> {
                 self.wrong(&key, what, "build the policy first, or leave the key out to use the shipped one");
             }
             config.policy.file = Some(file);
+        }
+    }
+
+    fn routes(&mut self, routes: Vec<Route>) -> Vec<Route> {
+        for (index, route) in routes.iter().enumerate() {
+            let at = KeyPath::keys(&["route"]).then(Step::Index(index)).then(Step::Key("prefix".into()));
+            if let Some(help) = route.flaw() {
+                self.wrong(&at, format!("`{}` is no usable prefix", route.prefix.escape_debug()), help);
+            } else if let Some(first) = routes[..index].iter().position(|one| one.prefix == route.prefix) {
+                self.wrong(&at, format!("`{}` is also the prefix of route[{first}]", route.prefix), "");
+            }
+        }
+        routes
+    }
+
+    fn hook_files(&mut self, config: &mut Config) {
+        let mut settings: HashMap<PathBuf, serde_json::Map<String, serde_json::Value>> = HashMap::new();
+        for (interface, hook) in &mut config.policy.hooks {
+            let key = KeyPath::keys(&["policy", "hooks", interface]);
+            if !INTERFACES.contains(&interface.as_str()) {
+                self.wrong(
+                    &key,
+                    "is no interface of a policy",
+                    &format!("there are {}", INTERFACES.join(", ")),
+                );
+                continue;
+            }
+            if hook.file().as_os_str().is_empty() {
+                self.wrong(&key, "has no `file`", "name a component or a shipped policy, such as \"guard\"");
+                continue;
+            }
+            if !is_shipped(hook.file()) {
+                let file = self.merged.beside_file(hook.file(), &key);
+                if !file.is_file() {
+                    let what = format!("{} is neither a file nor a shipped policy", file.display());
+                    self.wrong(&key, what, &format!("build it first, or use one of {}", SHIPPED.join(", ")));
+                }
+                *hook.file_mut() = file;
+            }
+            let its = hook.settings();
+            let known = settings.entry(hook.file().clone()).or_insert_with(|| its.clone());
+            if *known != its {
+                let what = format!("{} has other settings for another interface", hook.file().display());
+                self.wrong(
+                    &key,
+                    what,
+                    "interfaces with the same file share one component: give each the same settings",
+                );
+            }
         }
     }
 
@@ -207,10 +261,17 @@ impl Check<'_> {
         }
     }
 
+    fn outputs(&mut self, config: &Config) {
+        if config.outputs.keep && config.outputs.shared {
+            let help = "a folder that all instances share outlives each of them: leave outputs.keep out";
+            self.wrong(&KeyPath::keys(&["outputs", "keep"]), "is of no use with outputs.shared", help);
+        }
+    }
+
     fn ranges(&mut self, config: &Config) {
         const HOUR_MS: u64 = 3_600_000;
         let (fleet, limits, policy) = (&config.fleet, &config.limits, &config.policy.limits);
-        let rows: [(&str, &str, u64, u64, u64); 41] = [
+        let rows: [(&str, &str, u64, u64, u64); 45] = [
             ("discover", "timeout_ms", config.discover.timeout_ms, 10, 60_000),
             ("fleet", "poll_ms", fleet.poll_ms, 50, HOUR_MS),
             ("fleet", "connect_timeout_ms", fleet.connect_timeout_ms, 1, HOUR_MS),
@@ -230,6 +291,8 @@ impl Check<'_> {
             ("policy.limits", "memory_mib", policy.memory_mib.into(), 1, 4_096),
             ("policy.limits", "host_calls", policy.host_calls.into(), 1, 10_000_000),
             ("policy.limits", "failures", policy.failures.into(), 1, 1_000),
+            ("policy.state", "keys", config.policy.state.keys.into(), 1, 1_000_000),
+            ("policy.state", "kib", config.policy.state.kib.into(), 1, 1 << 20),
             ("ledger", "history", u64::from(config.ledger.history), 1, 10_000_000),
             ("ledger", "decisions", u64::from(config.ledger.decisions), 1, 100_000_000),
             ("ledger", "idempotency_s", config.ledger.idempotency_s, 1, 366 * 86_400),
@@ -252,6 +315,8 @@ impl Check<'_> {
             ("limits", "ws_queue_messages", limits.ws_queue_messages as u64, 8, 1_000_000),
             ("limits", "ws_queue_bytes", limits.ws_queue_bytes as u64, 64 << 10, 1 << 40),
             ("limits", "asset_bytes", limits.asset_bytes, 1 << 20, 1 << 50),
+            ("outputs", "bytes", config.outputs.bytes, 1 << 20, 1 << 50),
+            ("outputs", "age_s", config.outputs.age_s, 0, 100 * 366 * 86_400),
         ];
         for (section, key, value, least, most) in rows {
             if !(least..=most).contains(&value) {
@@ -287,3 +352,12 @@ impl Check<'_> {
 /// A policy's limits are milliseconds in 32 bits.
 const MAX_TIMEOUT_S: u64 = u32::MAX as u64 / 1_000;
 const MIN_KEY: usize = 16;
+
+const INTERFACES: [&str; 8] =
+    ["admission", "priority", "timeouts", "routing", "placement", "recovery", "housekeeping", "feedback"];
+/// A bare name of these is a policy that comes with the router.
+const SHIPPED: [&str; 4] = ["model-affinity", "least-loaded", "fair-share", "guard"];
+
+fn is_shipped(file: &std::path::Path) -> bool {
+    file.to_str().is_some_and(|name| SHIPPED.contains(&name))
+}

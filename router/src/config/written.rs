@@ -7,7 +7,8 @@ use toml::{Table, Value};
 
 use super::instance::{Gpu, Url};
 use super::mistake::{Mistake, Origin};
-use super::sections::{Discover, Fleet, Front, Ledger, Limits, Log, Policy, Telemetry, Timeouts};
+use super::routes::Route;
+use super::sections::{Discover, Fleet, Front, Ledger, Limits, Log, Outputs, Policy, Telemetry, Timeouts};
 use super::sources::{KeyPath, Merged, Step, one_line};
 
 #[derive(Debug, Default, Deserialize)]
@@ -23,7 +24,9 @@ pub(super) struct Written {
     pub(super) limits: Limits,
     pub(super) timeouts: Timeouts,
     pub(super) front: Front,
+    pub(super) outputs: Outputs,
     pub(super) log: Log,
+    pub(super) route: Vec<Route>,
     pub(super) instance: Vec<WrittenInstance>,
 }
 

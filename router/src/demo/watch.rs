@@ -228,6 +228,7 @@ mod tests {
             hook,
             version: PolicyVersion { name: "p".into(), digest: "0123456789ab".into() },
             fallback: None,
+            seen: None,
             took_us: 1,
             said: said.into(),
             reason: String::new(),

@@ -6,9 +6,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::{Foreign, InstanceInfo, State};
-use crate::comfy::Catalogue;
 use crate::config;
-use crate::model::id::InstanceId;
 
 #[derive(Debug)]
 pub(super) struct Board {
@@ -43,14 +41,12 @@ impl Board {
         self.get(index)
     }
 
-    pub(super) async fn catalogue_other_than(&self, id: &InstanceId, old: &Arc<Catalogue>) {
+    /// Ends when the catalogue has been read that this wish asked for.
+    pub(super) async fn fulfilled(&self, index: u32, wish: u64) {
         let mut changes = self.changes.subscribe();
-        let other = |_: &u64| {
-            let instances = self.instances.load();
-            instances.iter().any(|info| info.id == *id && !Arc::ptr_eq(&info.catalogue, old))
-        };
+        let read = |_: &u64| self.instances.load().get(index as usize).is_some_and(|info| info.wish >= wish);
         // The sender lives in `self`.
-        let _ = changes.wait_for(other).await;
+        let _ = changes.wait_for(read).await;
     }
 
     pub(super) async fn looked(&self) {
@@ -77,6 +73,7 @@ fn unknown(index: u32, instance: &config::Instance) -> InstanceInfo {
         devices: Arc::default(),
         foreign: Foreign::default(),
         catalogue: Arc::default(),
+        wish: 0,
         system_stats: bytes::Bytes::new(),
     }
 }

@@ -179,24 +179,44 @@ pub(super) async fn upload(
     source: &Path,
     patience: Duration,
 ) -> Result<(), CallError> {
-    const PATH: &str = "/upload/image";
+    form(pool, "/upload/image", (file, &[]), source, patience).await
+}
+
+/// `POST /upload/mask`: the picture that `original_ref` names gets the transparency of the mask.
+pub(super) async fn upload_mask(
+    pool: &Arc<Pool>,
+    file: &UploadRef,
+    mask: &Path,
+    original_ref: &str,
+    patience: Duration,
+) -> Result<(), CallError> {
+    form(pool, "/upload/mask", (file, &[("original_ref", original_ref)]), mask, patience).await
+}
+
+async fn form(
+    pool: &Arc<Pool>,
+    path: &'static str,
+    (file, fields): (&UploadRef, &[(&str, &str)]),
+    source: &Path,
+    patience: Duration,
+) -> Result<(), CallError> {
     let failed = |error| CallError::File { path: source.display().to_string(), error };
     let opened = tokio::fs::File::open(source).await.map_err(failed)?;
     let length = opened.metadata().await.map_err(failed)?.len();
     let boundary = format!("comfy-router-{}", uuid::Uuid::new_v4().simple());
-    let (head, tail) = multipart(&boundary, file);
+    let (head, tail) = multipart(&boundary, file, fields);
     let total = head.len() as u64 + length + tail.len() as u64;
 
     let body = Body::from_stream(parts(head, opened, tail));
-    let mut request = request(pool, Method::POST, PATH, None).map(|_| body);
+    let mut request = request(pool, Method::POST, path, None).map(|_| body);
     let kind = format!("multipart/form-data; boundary={boundary}");
-    let kind = HeaderValue::try_from(kind).map_err(|error| broken(PATH, error))?;
+    let kind = HeaderValue::try_from(kind).map_err(|error| broken(path, error))?;
     request.headers_mut().insert(CONTENT_TYPE, kind);
     request.headers_mut().insert(CONTENT_LENGTH, total.into());
 
-    let reply = within(PATH, patience, reply(pool, PATH, request)).await?;
-    let body = expect_success(PATH, reply)?;
-    let unreadable = |what: String| CallError::Unreadable { path: PATH.into(), what };
+    let reply = within(path, patience, reply(pool, path, request)).await?;
+    let body = expect_success(path, reply)?;
+    let unreadable = |what: String| CallError::Unreadable { path: path.into(), what };
     #[derive(Deserialize)]
     struct Stored {
         name: String,
@@ -208,10 +228,10 @@ pub(super) async fn upload(
     }
 }
 
-fn multipart(boundary: &str, file: &UploadRef) -> (Bytes, Bytes) {
+fn multipart(boundary: &str, file: &UploadRef, fields: &[(&str, &str)]) -> (Bytes, Bytes) {
     let mut head = String::new();
-    for (name, value) in [("type", file.kind.as_str()), ("subfolder", &file.subfolder), ("overwrite", "true")]
-    {
+    let place = [("type", file.kind.as_str()), ("subfolder", &file.subfolder), ("overwrite", "true")];
+    for (name, value) in place.iter().chain(fields) {
         head +=
             &format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
     }
@@ -302,7 +322,7 @@ mod tests {
             subfolder: String::new(),
             name: "a\"\r\nContent-Type: x\\".into(),
         };
-        let (head, _) = multipart("b", &file);
+        let (head, _) = multipart("b", &file, &[]);
         let head = String::from_utf8(head.to_vec()).unwrap();
         assert!(head.contains("filename=\"a\\\"  Content-Type: x\\\\\"\r\n"), "{head}");
     }

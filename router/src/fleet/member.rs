@@ -1,7 +1,7 @@
 //! What the handle and the supervisor of one instance share.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,7 +24,10 @@ pub(super) struct Member {
     restart: Vec<String>,
     known: Mutex<Known>,
     hurry: Notify,
-    stale: AtomicBool,
+    /// How often somebody has asked for its catalogue to be read again.
+    wanted: AtomicU64,
+    /// How many of those a look has taken up.
+    taken_up: AtomicU64,
     restarted: AtomicBool,
 }
 
@@ -55,7 +58,8 @@ impl Member {
             restart: instance.restart.clone(),
             known: Mutex::default(),
             hurry: Notify::new(),
-            stale: AtomicBool::new(false),
+            wanted: AtomicU64::new(0),
+            taken_up: AtomicU64::new(0),
             restarted: AtomicBool::new(false),
         }
     }
@@ -156,13 +160,18 @@ impl Member {
         known.company || remaining > known.ours.len() as u64
     }
 
-    pub(super) fn refresh(&self) {
-        self.stale.store(true, Ordering::Relaxed);
+    /// Asks for the catalogue to be read again; gives the number of this wish.
+    pub(super) fn refresh(&self) -> u64 {
+        let wish = self.wanted.fetch_add(1, Ordering::Relaxed) + 1;
         self.hurry.notify_one();
+        wish
     }
 
-    pub(super) fn take_stale(&self) -> bool {
-        self.stale.swap(false, Ordering::Relaxed)
+    /// The number of the last wish that was not yet taken up, which now it is.
+    pub(super) fn take_wish(&self) -> Option<u64> {
+        let wanted = self.wanted.load(Ordering::Relaxed);
+        let before = self.taken_up.swap(wanted, Ordering::Relaxed);
+        (wanted > before).then_some(wanted)
     }
 
     pub(super) fn take_restarted(&self) -> bool {

@@ -43,6 +43,8 @@ struct Look {
     stats: Stats,
     queue: QueueSnapshot,
     catalogue: Option<Catalogue>,
+    /// The last wish for a new catalogue that this look fulfils.
+    wish: Option<u64>,
 }
 
 type Looking = Pin<Box<dyn Future<Output = Result<Look, LookError>> + Send>>;
@@ -100,7 +102,7 @@ impl Supervisor {
                 () = member.hurried() => {}
             }
             member.pool().sweep();
-            look(&member, member.take_stale() || !up, patience).await
+            look(&member, !up, patience).await
         })
     }
 
@@ -140,7 +142,9 @@ impl Supervisor {
             info.devices = devices.clone();
             info.foreign = foreign;
             info.system_stats = look.raw.clone();
-            if let Some(catalogue) = &catalogue {
+            info.wish = info.wish.max(look.wish.unwrap_or(0));
+            // What says the same stays the same: nothing need be merged again.
+            if let Some(catalogue) = catalogue.as_ref().filter(|new| new.raw() != info.catalogue.raw()) {
                 info.catalogue = catalogue.clone();
             }
         })
@@ -298,15 +302,15 @@ impl Supervisor {
 
 /// The queue after the figures: an answer of `/system_stats` proves that the instance lives.
 async fn look(member: &Member, want_catalogue: bool, patience: Duration) -> Result<Look, LookError> {
-    let pool = member.pool();
+    let (pool, wish) = (member.pool(), member.take_wish());
     let raw = calls::get(pool, "/system_stats", patience).await?;
     let stats = stats::parse(&raw).map_err(|what| LookError::Foreign { path: "/system_stats", what })?;
     let queue = calls::queue(pool, patience).await?;
-    let catalogue = match want_catalogue {
+    let catalogue = match want_catalogue || wish.is_some() {
         true => Some(catalogue(calls::get(pool, "/object_info", patience).await?).await?),
         false => None,
     };
-    Ok(Look { raw, stats, queue, catalogue })
+    Ok(Look { raw, stats, queue, catalogue, wish })
 }
 
 /// Several MB on real installs, so it is parsed away from the runtime's threads.

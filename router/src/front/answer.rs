@@ -6,6 +6,7 @@ use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 
+use crate::assets::FetchError;
 use crate::comfy::{PromptError, errors};
 use crate::fleet::ForwardError;
 use crate::ledger::LedgerError;
@@ -83,6 +84,21 @@ pub(super) fn no_instance() -> Answer {
     let message = "No ComfyUI instance is reachable";
     let details = "the router is running, but none of its instances answers";
     later(error(StatusCode::SERVICE_UNAVAILABLE, "no_instance", message, details), SOON)
+}
+
+/// A file that a prompt reads is on one instance, and could not be taken from there.
+pub(super) fn not_gathered(file: &str, failed: &FetchError) -> Answer {
+    let message = format!("The file {} could not be taken from its instance", errors::clip(file, 200));
+    later(error(StatusCode::SERVICE_UNAVAILABLE, "input_unavailable", &message, &failed.to_string()), SOON)
+}
+
+/// The instance that has what is asked for is down.
+pub(super) fn instance_down(instance: &InstanceId) -> Answer {
+    let message = format!("ComfyUI instance {instance}, which has the file, is down");
+    later(
+        error(StatusCode::SERVICE_UNAVAILABLE, "instance_down", &message, "outputs.keep copies results"),
+        SOON,
+    )
 }
 
 /// The instance did not answer.

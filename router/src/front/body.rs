@@ -10,6 +10,7 @@ use hyper::{Request, StatusCode};
 use serde::de::DeserializeOwned;
 
 use super::answer::{self, Answer};
+pub(super) use crate::comfy::files::percent_encoded;
 use crate::comfy::{PromptError, json};
 use crate::metrics::{self, RouteKind};
 
@@ -37,7 +38,7 @@ pub(super) async fn read(request: Request<Body>, limit: usize, kind: RouteKind) 
 }
 
 /// Reads on for a while. A client that is still sending when the connection closes never sees its answer.
-async fn discard(request: Request<Body>) {
+pub(super) async fn discard(request: Request<Body>) {
     const MOST: usize = 4 << 20;
     const PATIENCE: Duration = Duration::from_secs(2);
     // This client waits for a word before it sends anything.
@@ -103,18 +104,6 @@ pub(super) fn percent_decoded(text: &str, plus_is_space: bool) -> String {
         at += 1;
     }
     String::from_utf8(out).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
-}
-
-pub(super) fn percent_encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
-            out.push(byte as char);
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -153,7 +153,7 @@ impl History {
             self.at = end;
             for row in self.ledger.history_rows(some, Part::Whole).await? {
                 self.text.push_str(if self.first { "" } else { ", " });
-                self.text.push_str(&shapes::named_entry(&row.job, &row.history));
+                self.text.push_str(&shapes::listed_entry(&row.job, row.ended_before, &row.history));
                 self.first = false;
             }
         }

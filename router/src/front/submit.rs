@@ -8,14 +8,15 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::answer::{self, Answered, Failed};
-use super::{Call, Front, body, lacks, once};
+use super::place::Inputs;
+use super::{Call, Caller, Front, body, lacks, once};
 use crate::comfy::errors::clip;
 use crate::comfy::graph::{self, Analysis, Known, Rules};
 use crate::comfy::{PromptError, Submission, prompt};
 use crate::fleet::InstanceInfo;
 use crate::metrics::{self, RouteKind};
 use crate::model::id::JobId;
-use crate::model::job::{Body, Job, JobClass, Number, Once};
+use crate::model::job::{Body, Job, JobClass, Number, Once, Rename};
 use crate::scheduler::SubmitError;
 use crate::scheduler::input::Refusal;
 
@@ -35,10 +36,13 @@ impl Front {
         }
         let submission = prompt::parse(&body).map_err(refused)?;
         drop(body);
-        let found = self.examined(&submission).await?;
+        let _post = submission.client_id.as_deref().map(|sid| self.answering.begin(sid));
+        let (mut found, inputs) = self.examined(&submission, &call.caller).await?;
         let node_errors = found.node_errors.clone();
-        let input_kib = self.gather(&found.needs.uploads).await;
-        let mut job = self.job_of(submission, found, call.caller.tenant.clone(), &headers, input_kib);
+        let gathered = self.gather(&inputs, &found.needs.uploads).await?;
+        found.needs.uploads = gathered.uploads;
+        let files = (gathered.renames, gathered.kib);
+        let mut job = self.job_of(submission, found, call.caller.tenant.clone(), &headers, files);
         let once = once.map(|once| Arc::new(Once { node_errors: node_errors.clone(), ..once }));
         job.once.clone_from(&once);
         let failed = match self.parts.scheduler.submit(job).await {
@@ -59,32 +63,37 @@ impl Front {
 
     /// ComfyUI's validation, against the whole fleet. Before a model is said to be nowhere, the instances are asked
     /// whether their lists have changed: ComfyUI reads the disk.
-    async fn examined(&self, submission: &Submission) -> Result<Analysis, Failed> {
-        let first = self.examined_now(submission).await?;
-        let refusal = match first {
+    async fn examined(&self, submission: &Submission, caller: &Caller) -> Result<(Analysis, Inputs), Failed> {
+        let first = self.examined_now(submission, caller).await?;
+        let found = match first {
             Err(error) if !error.lacking.loaders.is_empty() && self.renewed(&error.lacking.loaders).await => {
-                self.examined_now(submission).await?
+                self.examined_now(submission, caller).await?
             }
             other => other,
         };
-        refusal.map_err(|error| refused(lacks::named(error, &self.parts.fleet.instances())).into())
+        found.map_err(|error| refused(lacks::named(error, &self.parts.fleet.instances())).into())
     }
 
-    async fn examined_now(&self, submission: &Submission) -> Result<Result<Analysis, PromptError>, Failed> {
+    async fn examined_now(
+        &self,
+        submission: &Submission,
+        caller: &Caller,
+    ) -> Result<Result<(Analysis, Inputs), PromptError>, Failed> {
         let catalogue = self.catalogue().await;
         if catalogue.is_empty() {
             metrics::job_refused("no_instance");
             return Err(answer::no_instance().into());
         }
-        let absent = self.absent(graph::named_files(&submission.graph, &catalogue)).await;
+        let inputs = self.inputs(caller, graph::named_files(&submission.graph, &catalogue)).await;
         let instances = self.parts.fleet.instances();
         let mut known: Vec<&InstanceInfo> =
             instances.iter().filter(|info| !info.catalogue.is_empty()).collect();
         known.sort_by_key(|info| !info.is_up());
         let rules = Rules::of(known.iter().filter_map(|info| info.version.as_deref()));
-        let known = Known { catalogue: &catalogue, rules, absent: &absent };
+        let known = Known { catalogue: &catalogue, rules, absent: &inputs.absent };
         let found = graph::analyse(submission, &known);
-        Ok(found.and_then(|found| lacks::nobody(&found.needs, &instances).map_or(Ok(found), Err)))
+        let found = found.and_then(|found| lacks::nobody(&found.needs, &instances).map_or(Ok(found), Err));
+        Ok(found.map(|found| (found, inputs)))
     }
 
     fn job_of(
@@ -93,7 +102,7 @@ impl Front {
         found: Analysis,
         tenant: String,
         headers: &HeaderMap,
-        kib: u32,
+        (renames, input_kib): (Vec<Rename>, u32),
     ) -> Job {
         let minted = || Uuid::new_v4().to_string();
         let class = class(headers, &submission.extra_data);
@@ -110,7 +119,7 @@ impl Front {
             class,
             requested,
             accepted_at: self.parts.clock.now().wall,
-            body: Arc::new(Body { input_kib: kib, ..body }),
+            body: Arc::new(Body { renames, input_kib, ..body }),
             needs: Arc::new(found.needs),
             once: None,
         }

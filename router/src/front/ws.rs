@@ -1,6 +1,7 @@
 //! A client's websocket: its session's outbox on one side, the connection on the other.
 
 mod order;
+mod receipt;
 mod writer;
 
 use std::pin::pin;
@@ -28,6 +29,7 @@ use crate::metrics;
 use crate::sessions::{Closed, Connection, Message};
 use crate::tasks::{self, OnError};
 use order::Order;
+use receipt::Receipts;
 use writer::Batch;
 
 /// How long a client may take to accept the end of its connection.
@@ -101,7 +103,7 @@ impl Front {
 
     async fn converse(&self, socket: &mut Socket, connection: &Connection) -> Ended {
         let mut flags = Flags::default();
-        let (mut waiting, mut order) = (Vec::new(), Order::default());
+        let (mut waiting, mut order, mut receipts) = (Vec::new(), Order::default(), Receipts::new());
         loop {
             let mut closed = None;
             tokio::select! {
@@ -119,6 +121,9 @@ impl Front {
                         let reply = frame::feature_flags(&Box::pin(self.features()).await);
                         connection.outbox.push(Message::passing(reply));
                     },
+                    Some(Ok(Ws::Pong(receipt))) => if let Some(moment) = receipts.read(&receipt) {
+                        connection.has_got_until(moment);
+                    },
                     // Pings are answered by the library; ComfyUI ignores whatever else a client says.
                     Some(Ok(Ws::Close(_))) => return Ended::Left,
                     Some(Ok(_)) => {}
@@ -127,10 +132,20 @@ impl Front {
                     None => return Ended::Broken(tungstenite::Error::ConnectionClosed),
                 },
             }
-            if !waiting.is_empty()
-                && let Err(ended) = deliver(socket, connection, &flags, &mut waiting).await
-            {
-                return ended;
+            if !waiting.is_empty() {
+                if closed.is_none() {
+                    self.answering.settled(&connection.sid).await;
+                }
+                receipts.note(&waiting);
+                let receipt = match deliver(socket, connection, &flags, &mut waiting).await {
+                    Ok(()) => receipts.wanted(connection.outbox.emptied()),
+                    Err(ended) => return ended,
+                };
+                if let Some(receipt) = receipt
+                    && let Err(error) = socket.send(Ws::Ping(receipt)).await
+                {
+                    return Ended::Broken(error);
+                }
             }
             if let Some(why) = closed {
                 return Ended::Closed(why);

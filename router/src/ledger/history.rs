@@ -49,8 +49,8 @@ pub(super) fn keys(conn: &Connection, tenant: Option<&str>) -> Read<Vec<HistoryK
 
 pub(super) fn rows(conn: &Connection, seqs: &[HistorySeq], part: Part) -> Read<Vec<HistoryRow>> {
     let (columns, join) = match part {
-        Part::Whole => (format!("{HEAD}, {BODY}, {HISTORY}"), "JOIN body b ON b.job = j.seq"),
-        Part::Results => (format!("{HEAD}, {HISTORY}"), ""),
+        Part::Whole => (format!("{HEAD}, j.ended_seq, {BODY}, {HISTORY}"), "JOIN body b ON b.job = j.seq"),
+        Part::Results => (format!("{HEAD}, j.ended_seq, {HISTORY}"), ""),
     };
     let sql = format!(
         "SELECT {columns} FROM job j {join} JOIN history h ON h.job = j.seq WHERE j.seq = ?1 AND j.in_history = 1"
@@ -68,7 +68,7 @@ pub(super) fn rows(conn: &Connection, seqs: &[HistorySeq], part: Part) -> Read<V
 
 pub(super) fn of(conn: &Connection, prompt_id: &str) -> Read<Option<HistoryRow>> {
     let sql = format!(
-        "SELECT {HEAD}, {BODY}, {HISTORY} FROM job j JOIN body b ON b.job = j.seq JOIN history h ON h.job = j.seq
+        "SELECT {HEAD}, j.ended_seq, {BODY}, {HISTORY} FROM job j JOIN body b ON b.job = j.seq JOIN history h ON h.job = j.seq
          WHERE j.prompt_id = ?1 AND j.in_history = 1"
     );
     let mut statement = conn.prepare_cached(&sql)?;
@@ -86,6 +86,14 @@ fn entry(conn: &Connection, row: &Row<'_>, part: Part) -> Read<HistoryRow> {
         return Err(ReadError::Damaged(format!("job {id} is in the history and has no end")));
     };
     let history = history_columns(id, row)?;
-    let seq_of = HistorySeq(seq);
-    Ok(HistoryRow { seq: seq_of, job: head.job, outcome, ended_at, history, attempts: attempts(conn, seq)? })
+    Ok(HistoryRow {
+        seq: HistorySeq(seq),
+        // They count from 1.
+        ended_before: row.get::<_, i64>("ended_seq")? - 1,
+        job: head.job,
+        outcome,
+        ended_at,
+        history,
+        attempts: attempts(conn, seq)?,
+    })
 }

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::record::{Rest, from_word, sum};
 use super::rows::{AttemptRow, Counts, JobFilter, JobRow, JobStateFilter, JobSummary, OnceRow, Page};
-use crate::model::decision::{DecisionRecord, Limits, PolicyVersion, Priority};
+use crate::model::decision::{DecisionRecord, Limits, PolicyVersion, Priority, Seen};
 use crate::model::event::{History, OpenJob, OutputFile};
 use crate::model::id::{InstanceId, JobId, UpstreamId};
 use crate::model::job::{Attempt, Body, Job, JobOutcome, Needs, Number, Requested, Stored, Texts, WallMs};
@@ -268,10 +268,21 @@ pub(super) fn jobs(conn: &Connection, filter: &JobFilter, page: Page) -> Read<Ve
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-pub(super) fn locate(conn: &Connection, file: &OutputFile) -> Read<Option<InstanceId>> {
+pub(super) fn locate(
+    conn: &Connection,
+    file: &OutputFile,
+    instance: Option<&InstanceId>,
+    tenant: Option<&str>,
+) -> Read<Option<InstanceId>> {
     let found: Option<String> = conn
-        .prepare_cached("SELECT instance FROM file WHERE filename = ?1 AND subfolder = ?2 AND kind = ?3")?
-        .query_row([&file.filename, &file.subfolder, &file.kind], |row| row.get(0))
+        .prepare_cached(
+            "SELECT instance FROM file WHERE filename = ?1 AND subfolder = ?2 AND kind = ?3
+                AND (?4 IS NULL OR instance = ?4) AND (?5 IS NULL OR tenant = ?5) ORDER BY seq DESC LIMIT 1",
+        )?
+        .query_row(
+            params![file.filename, file.subfolder, file.kind, instance.map(InstanceId::as_str), tenant],
+            |row| row.get(0),
+        )
         .optional()?;
     Ok(found.map(|name| InstanceId(name.into())))
 }
@@ -296,7 +307,8 @@ pub(super) fn counter(conn: &Connection) -> Read<i64> {
     Ok(conn.query_row("SELECT next FROM counter", [], |row| row.get(0))?)
 }
 
-const DECISION: &str = "SELECT at, hook, policy, digest, fallback, took_us, said, reason, job, did, instance
+const DECISION: &str =
+    "SELECT at, hook, policy, digest, fallback, took_us, said, reason, job, did, instance, seen
     FROM decision";
 
 fn decision(row: &Row<'_>) -> rusqlite::Result<DecisionRecord> {
@@ -314,6 +326,7 @@ fn decision(row: &Row<'_>) -> rusqlite::Result<DecisionRecord> {
         job: maybe_word(row, "job")?,
         did: row.get("did")?,
         instance: row.get::<_, Option<String>>("instance")?.map(|name| InstanceId(name.into())),
+        seen: row.get::<_, Option<String>>("seen")?.map(Seen),
     })
 }
 

@@ -8,7 +8,7 @@ use crate::comfy::jobs;
 use crate::model::decision::{DecisionRecord, Limits, Priority};
 use crate::model::event::{Event, History, Standing};
 use crate::model::id::JobId;
-use crate::model::job::{Attempt, AttemptOutcome, Body, Job, JobOutcome, Stored, WallMs};
+use crate::model::job::{Attempt, AttemptOutcome, Body, Job, JobOutcome, Rename, Stored, WallMs};
 
 pub(super) type Sum = [u8; 8];
 
@@ -142,6 +142,8 @@ pub(super) struct Rest<'a> {
     targets: Option<std::borrow::Cow<'a, [String]>>,
     headers: std::borrow::Cow<'a, [(String, String)]>,
     input_kib: u32,
+    #[serde(default, skip_serializing_if = "<[Rename]>::is_empty")]
+    renames: std::borrow::Cow<'a, [Rename]>,
     #[serde(default)]
     workflow_id: Option<std::borrow::Cow<'a, str>>,
 }
@@ -153,6 +155,7 @@ impl Rest<'_> {
             targets: body.targets.as_deref().map(Into::into),
             headers: body.headers.as_slice().into(),
             input_kib: body.input_kib,
+            renames: body.renames.as_slice().into(),
             workflow_id: body.workflow_id.as_deref().map(Into::into),
         })
     }
@@ -173,6 +176,7 @@ impl Rest<'_> {
             targets: rest.targets.map(Into::into),
             headers: rest.headers.into_owned(),
             input_kib: rest.input_kib,
+            renames: rest.renames.into_owned(),
             workflow_id: rest.workflow_id.map(Into::into),
             stored,
         })

@@ -75,6 +75,8 @@ pub struct HistoryKey {
 #[derive(Debug, Clone, PartialEq)]
 pub struct HistoryRow {
     pub seq: HistorySeq,
+    /// How many jobs had ended before, in history or not.
+    pub ended_before: i64,
     /// Its secrets are not there: they are never stored.
     pub job: Job,
     pub outcome: JobOutcome,

@@ -140,6 +140,22 @@ CREATE TABLE about (                -- of a job that is not over: its body witho
     sum BLOB NOT NULL
 ) STRICT;
 ",
+    // What a decision's question showed, as JSON.
+    "ALTER TABLE decision ADD COLUMN seen TEXT;",
+    r"
+CREATE TABLE written (              -- who wrote an output file last on its instance
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    filename TEXT NOT NULL,
+    subfolder TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    instance TEXT NOT NULL,
+    tenant TEXT NOT NULL,
+    UNIQUE (filename, subfolder, kind, instance)
+) STRICT;
+INSERT INTO written SELECT seq, filename, subfolder, kind, instance, '' FROM file ORDER BY seq;
+DROP TABLE file;
+ALTER TABLE written RENAME TO file;
+",
 ];
 
 /// Held while the ledger is open: two routers on one file would each believe that they own the queue.

@@ -288,11 +288,12 @@ fn remember_files(conn: &Connection, seq: i64, ended: &Ended) -> Applied {
         ));
     };
     let mut insert = conn.prepare_cached(
-        "INSERT OR REPLACE INTO file (filename, subfolder, kind, instance) VALUES (?1, ?2, ?3, ?4)",
+        "INSERT OR REPLACE INTO file (filename, subfolder, kind, instance, tenant)
+         VALUES (?1, ?2, ?3, ?4, (SELECT tenant FROM job WHERE seq = ?5))",
     )?;
     for file in &ended.history.files {
         insert
-            .execute(params![file.filename, file.subfolder, file.kind, instance])
+            .execute(params![file.filename, file.subfolder, file.kind, instance, seq])
             .map_err(ApplyError::of("job_ended", ended.job))?;
     }
     Ok(())
@@ -300,8 +301,9 @@ fn remember_files(conn: &Connection, seq: i64, ended: &Ended) -> Applied {
 
 fn decide(conn: &Connection, decision: &DecisionRecord) -> Applied {
     conn.prepare_cached(
-        "INSERT INTO decision (at, hook, policy, digest, fallback, took_us, said, reason, job, did, instance)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        "INSERT INTO decision (at, hook, policy, digest, fallback, took_us, said, reason, job, did, instance,
+            seen)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )?
     .execute(params![
         int(decision.at),
@@ -315,6 +317,7 @@ fn decide(conn: &Connection, decision: &DecisionRecord) -> Applied {
         decision.job.map(|job| job.to_string()),
         decision.did,
         decision.instance.as_ref().map(|i| i.as_str()),
+        decision.seen.as_ref().map(|seen| &seen.0),
     ])?;
     Ok(())
 }

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::decision::{Fallback, Hook, Limits, PolicyVersion, Priority};
+use crate::model::decision::{Fallback, Hook, Limits, PolicyVersion, Priority, Seen};
 use crate::model::event::History;
 use crate::model::id::UpstreamId;
 use crate::model::job::{
-    Attempt, AttemptOutcome, Body, Job, JobClass, JobOutcome, ModelRef, Needs, Number, Once, Requested,
-    Secrets,
+    Attempt, AttemptOutcome, Body, Job, JobClass, JobOutcome, ModelRef, Needs, Number, Once, Rename,
+    Requested, Secrets,
 };
 
 const SECRET: &str = "hunter2-hush";
@@ -68,6 +68,11 @@ fn job(prompt_id: &str) -> Job {
             secrets: Secrets(vec![("api_key_comfy_org".into(), format!("\"{SECRET}\""))]),
             outputs: vec!["1".into()],
             targets: Some(vec!["1".into()]),
+            renames: vec![Rename {
+                node: "1".into(),
+                input: "image".into(),
+                value: "~gpu0/a.png [output]".into(),
+            }],
             input_kib: 3,
             headers: vec![("x-team".into(), "blue".into())],
             workflow_id: Some("w1".into()),
@@ -242,10 +247,29 @@ async fn deleted_history_is_gone_with_its_texts() {
     // The record of the job, its files and the job that waits stay.
     let kept = world.ledger.job("p2").await.expect("reads").expect("is there");
     assert_eq!((kept.outcome, kept.job.body.prompt.as_str()), (Some(JobOutcome::Success), ""));
-    assert_eq!(world.ledger.locate(&output("p1.png")).await.expect("reads"), Some("gpu0".into()));
+    assert_eq!(world.ledger.locate(&output("p1.png"), None, None).await.expect("reads"), Some("gpu0".into()));
     assert_eq!(world.ledger.open_jobs(usize::MAX).await.expect("reads")[0].job, without_secrets(open));
     world.restart();
     assert!(world.ledger.history_of("p1").await.expect("reads").is_none());
+}
+
+#[tokio::test]
+async fn namesakes_on_two_instances_have_an_owner_each() {
+    let world = World::new();
+    let of = |id: &str, tenant: &str| Job { tenant: tenant.into(), ..job(id) };
+    world.ledger.commit(life(&of("p1", "ann"), "gpu0", Some("x.png"))).await.expect("commits");
+    world.ledger.commit(life(&of("p2", "bob"), "gpu1", Some("x.png"))).await.expect("commits");
+    let locate = async |instance: Option<&str>, tenant: Option<&str>| {
+        let instance = instance.map(crate::model::id::InstanceId::from);
+        world.ledger.locate(&output("x.png"), instance.as_ref(), tenant).await.expect("reads")
+    };
+    assert_eq!(locate(None, None).await, Some("gpu1".into()), "the last");
+    assert_eq!(locate(None, Some("ann")).await, Some("gpu0".into()));
+    assert_eq!(locate(Some("gpu0"), None).await, Some("gpu0".into()));
+    assert_eq!(locate(Some("gpu0"), Some("bob")).await, None);
+    assert_eq!(locate(None, Some("eve")).await, None);
+    world.ledger.commit(life(&of("p3", "bob"), "gpu0", Some("x.png"))).await.expect("commits");
+    assert_eq!(locate(Some("gpu0"), Some("ann")).await, None, "it was written over");
 }
 
 #[tokio::test]
@@ -254,9 +278,9 @@ async fn a_file_is_located_at_the_instance_that_wrote_it_last() {
     let (first, second) = (job("p1"), job("p2"));
     world.ledger.commit(life(&first, "gpu0", Some("x.png"))).await.expect("commits");
     world.ledger.commit(life(&second, "gpu1", Some("x.png"))).await.expect("commits");
-    assert_eq!(world.ledger.locate(&output("x.png")).await.expect("reads"), Some("gpu1".into()));
+    assert_eq!(world.ledger.locate(&output("x.png"), None, None).await.expect("reads"), Some("gpu1".into()));
     let elsewhere = OutputFile { kind: "temp".into(), ..output("x.png") };
-    assert_eq!(world.ledger.locate(&elsewhere).await.expect("reads"), None);
+    assert_eq!(world.ledger.locate(&elsewhere, None, None).await.expect("reads"), None);
 }
 
 #[tokio::test]
@@ -352,6 +376,7 @@ fn decision(job: Option<JobId>, reason: &str) -> DecisionRecord {
         version: PolicyVersion { name: "mine".into(), digest: "0123456789ab".into() },
         fallback: Some(Fallback::BadAnswer),
         took_us: 40,
+        seen: Some(Seen(r#"{"queued":1}"#.into())),
         said: "gpu1 > gpu0".into(),
         reason: reason.into(),
         job,
@@ -396,8 +421,8 @@ async fn the_oldest_go_first_beyond_the_limits() {
     assert_eq!(prompt_ids(&rows), ["p3", "p4", "p5"]);
     assert!(world.ledger.job("p2").await.expect("reads").is_none());
     assert!(world.ledger.job("open").await.expect("reads").is_some());
-    assert_eq!(world.ledger.locate(&output("2.png")).await.expect("reads"), Some("gpu0".into()));
-    assert_eq!(world.ledger.locate(&output("1.png")).await.expect("reads"), None);
+    assert_eq!(world.ledger.locate(&output("2.png"), None, None).await.expect("reads"), Some("gpu0".into()));
+    assert_eq!(world.ledger.locate(&output("1.png"), None, None).await.expect("reads"), None);
     let counts = world.ledger.counts().await.expect("reads");
     assert_eq!((counts.open, counts.in_history, counts.attempts), (1, 3, 3));
     assert_eq!((counts.decisions, counts.files), (2, 4));

@@ -17,12 +17,24 @@ pub enum RouteKind {
     Merged,
     Instance,
     Home,
-    /// Nobody: it did not pass the door.
+    /// Every instance.
+    Broadcast,
+    /// One instance for each client.
+    ByClient,
+    /// Nobody: it did not pass the door, or leads nowhere.
     Refused,
 }
 
 impl RouteKind {
-    const ALL: [Self; 5] = [Self::Here, Self::Merged, Self::Instance, Self::Home, Self::Refused];
+    const ALL: [Self; 7] = [
+        Self::Here,
+        Self::Merged,
+        Self::Instance,
+        Self::Home,
+        Self::Broadcast,
+        Self::ByClient,
+        Self::Refused,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -30,6 +42,8 @@ impl RouteKind {
             Self::Merged => "merged",
             Self::Instance => "instance",
             Self::Home => "home",
+            Self::Broadcast => "broadcast",
+            Self::ByClient => "by-client",
             Self::Refused => "refused",
         }
     }

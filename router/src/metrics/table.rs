@@ -84,6 +84,9 @@ metrics_table! {
     UPSTREAM_FRAME_BYTES "instance_frame_bytes_total" Counter, Bytes, "Websocket payload received from instances";
     UPLOADS_STAGED "uploads_staged_total" Counter, Count, "Uploaded inputs copied to an instance before an attempt";
     UPLOADS_STAGED_BYTES "uploads_staged_bytes_total" Counter, Bytes, "Bytes of uploaded inputs copied to instances";
+    OUTPUTS_KEPT "outputs_kept_total" Counter, Count, "Outputs copied from their instance after their job, with outputs.keep";
+    OUTPUTS_KEPT_BYTES "outputs_kept_bytes_total" Counter, Bytes, "Bytes of such outputs";
+    OUTPUTS_NOT_KEPT "outputs_not_kept_total" Counter, Count, "Outputs that could not be copied";
 
     GPU_INFO "gpu_info" Gauge, Count, "1, with the name, index and source of the GPU";
     GPU_UTILIZATION "gpu_utilization_ratio" Gauge, Count, "Share of the last sample period in which the GPU was busy, 0-1";
@@ -104,6 +107,8 @@ metrics_table! {
     FALLBACKS "policy_fallbacks_total" Counter, Count, "Decisions the built-in made in the policy's place, by hook and reason";
     POLICY_SWAPS "policy_swaps_total" Counter, Count, "Times another policy version began to serve";
     POLICY_LOAD_FAILURES "policy_load_failures_total" Counter, Count, "Policy files that were refused, by reason";
+    POLICY_SHADOW "policy_shadow_answers_total" Counter, Count, "What shadows said against the live version: `agreed`, `differed`, `failed`, or `dropped` unasked";
+    POLICY_CANARIES "policy_canaries_ended_total" Counter, Count, "Canaries that ended, by how: `returned` because they did worse, or `withdrawn`";
     POLICY_STATE_ERRORS "policy_state_errors_total" Counter, Count, "Writes of what policies remember that failed; they are tried again";
     POLICY_COUNTER "policy_counter_total" Counter, Count, "Counters that policies keep themselves, by policy and name";
     POLICY_GAUGE "policy_gauge" Gauge, Count, "Gauges that policies keep themselves, by policy and name";

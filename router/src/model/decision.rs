@@ -60,6 +60,8 @@ impl Hook {
 /// One consultation of the policy.
 #[derive(Debug, Clone)]
 pub struct Consultation {
+    /// The job it is about; the first of a window.
+    pub job: Option<JobId>,
     /// Seeds the `random` host function.
     pub seed: u64,
     pub context: Context,
@@ -249,6 +251,9 @@ pub enum Act {
 /// One ended attempt, for the `feedback` hook and for learning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AttemptReport {
+    /// For the host; policies do not see it.
+    #[serde(skip)]
+    pub job: Option<JobId>,
     pub tenant: u32,
     pub client: u32,
     pub signature: u32,
@@ -329,4 +334,33 @@ pub struct DecisionRecord {
     /// What the host did with it: the instance it dispatched to, or why it did not follow.
     pub did: Option<String>,
     pub instance: Option<InstanceId>,
+    /// What the question showed, as far as an operator wants to read it. Filled in by the scheduler.
+    pub seen: Option<Seen>,
+}
+
+/// JSON text, that is shown as the JSON it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen(pub String);
+
+impl Seen {
+    /// Of anything that is an object in JSON.
+    pub fn of(shown: &impl Serialize) -> Option<Self> {
+        serde_json::to_string(shown).ok().map(Self)
+    }
+}
+
+impl Serialize for Seen {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match serde_json::value::RawValue::from_string(self.0.clone()) {
+            Ok(raw) => raw.serialize(serializer),
+            Err(_) => self.0.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Seen {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<serde_json::value::RawValue>::deserialize(deserializer)?;
+        Ok(Self(raw.get().to_owned()))
+    }
 }

@@ -86,6 +86,9 @@ pub struct Body {
     pub outputs: Vec<String>,
     /// The client's `partial_execution_targets`.
     pub targets: Option<Vec<String>>,
+    /// Files under the names that instances are given them by, where those are others than the graph's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub renames: Vec<Rename>,
     /// KiB of uploaded inputs that the graph names, as far as the router knows them.
     #[serde(default)]
     pub input_kib: u32,
@@ -127,6 +130,7 @@ impl Body {
             secrets: self.secrets.clone(),
             outputs: self.outputs.clone(),
             targets: self.targets.clone(),
+            renames: self.renames.clone(),
             input_kib: self.input_kib,
             headers: self.headers.clone(),
             workflow_id: self.workflow_id.clone(),
@@ -152,6 +156,14 @@ fn digest(prompt: &str) -> [u8; 16] {
     use sha2::{Digest, Sha256};
     let digest = Sha256::digest(prompt);
     std::array::from_fn(|i| digest[i])
+}
+
+/// A value in the place of the one that was posted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rename {
+    pub node: String,
+    pub input: String,
+    pub value: String,
 }
 
 /// A JSON object's members, as JSON text; its `Debug` shows nothing.
@@ -333,6 +345,7 @@ mod tests {
             secrets,
             outputs: vec!["1".into()],
             targets: Some(vec!["1".into()]),
+            renames: vec![Rename { node: "1".into(), input: "a".into(), value: "b".into() }],
             input_kib: 3,
             headers: vec![("a".into(), "b".into())],
             workflow_id: Some("w".into()),

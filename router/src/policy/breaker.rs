@@ -36,6 +36,11 @@ impl Breaker {
         Self { config, failures, open: None, pause_ms: config.probe_ms, closed_at: Tick::default() }
     }
 
+    /// One that has seen nothing yet.
+    pub(crate) fn afresh(&self) -> Self {
+        Self::new(self.config)
+    }
+
     pub(crate) fn open(&self) -> Option<Open> {
         self.open
     }

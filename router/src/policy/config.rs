@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::recording::RecordConfig;
 use super::shipped::Shipped;
 use super::state::StateLimits;
-use crate::model::decision::Limits;
+use crate::model::decision::{Hook, Limits};
 
 /// The `[policy]` table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,9 @@ pub struct Config {
     pub shipped: Shipped,
     /// Ask no component at all: the built-in answers everything.
     pub builtin_only: bool,
+    /// Components of their own for some hooks.
+    #[serde(skip)]
+    pub extra: Vec<Extra>,
     /// Handed to the policy's `configure` as JSON.
     pub settings: serde_json::Map<String, serde_json::Value>,
     /// Put a changed file into service without a restart.
@@ -43,6 +46,7 @@ impl Default for Config {
             file: None,
             shipped: Shipped::default(),
             builtin_only: false,
+            extra: Vec::new(),
             settings: serde_json::Map::new(),
             watch: true,
             poll_ms: 2_000,
@@ -54,6 +58,70 @@ impl Default for Config {
             record: RecordConfig::default(),
             dir: None,
         }
+    }
+}
+
+/// A component that serves some hooks in the policy's place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Extra {
+    pub interfaces: Vec<Interface>,
+    pub component: Component,
+    pub settings: serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Component {
+    File(PathBuf),
+    Shipped(Shipped),
+}
+
+/// The interfaces of the WIT that a component of its own may serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Interface {
+    Admission,
+    Priority,
+    Timeouts,
+    Routing,
+    Placement,
+    Recovery,
+    Housekeeping,
+    Feedback,
+}
+
+impl Interface {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Admission => "admission",
+            Self::Priority => "priority",
+            Self::Timeouts => "timeouts",
+            Self::Routing => "routing",
+            Self::Placement => "placement",
+            Self::Recovery => "recovery",
+            Self::Housekeeping => "housekeeping",
+            Self::Feedback => "feedback",
+        }
+    }
+
+    pub(crate) fn hooks(self) -> &'static [Hook] {
+        match self {
+            Self::Admission => &[Hook::Admit],
+            Self::Priority => &[Hook::Prioritize],
+            Self::Timeouts => &[Hook::LimitsFor, Hook::OnTimeout],
+            Self::Routing => &[Hook::Route],
+            Self::Placement => &[Hook::Place],
+            Self::Recovery => &[Hook::OnFailure],
+            Self::Housekeeping => &[Hook::Tick],
+            Self::Feedback => &[Hook::Observe],
+        }
+    }
+}
+
+impl Extra {
+    /// As operators call it: its interfaces.
+    pub(crate) fn name(&self) -> String {
+        let names: Vec<&str> = self.interfaces.iter().map(|interface| interface.as_str()).collect();
+        names.join("+")
     }
 }
 
@@ -88,11 +156,6 @@ impl Config {
             found.push("policy.builtin.ageing_per_second must be a number of at least 0".to_owned());
         }
         found
-    }
-
-    /// As `configure` gets it.
-    pub(crate) fn settings_json(&self) -> String {
-        serde_json::Value::Object(self.settings.clone()).to_string()
     }
 }
 
@@ -239,11 +302,5 @@ mod tests {
         for key in ["limits.call_ms", "limits.stack_kib", "builtin.ageing_per_second"] {
             assert!(problems.iter().any(|p| p.contains(key)), "{key} in {problems:?}");
         }
-    }
-
-    #[test]
-    fn settings_reach_the_policy_as_json() {
-        let config: Config = toml::from_str("[settings]\nmax_extra_wait_ms = 5000").unwrap();
-        assert_eq!(config.settings_json(), r#"{"max_extra_wait_ms":5000}"#);
     }
 }

@@ -13,11 +13,16 @@ use super::config::Config;
 use super::error::LoadError;
 use super::record;
 use super::recording::Recorder;
+use super::service::{Order, Place};
+use super::shipped::Shipped;
 use super::state::{Changes, Entry, Held, Refused, Spaces};
 use super::status::PolicyStatus;
 use crate::metrics;
 use crate::model::decision::{Consultation, Decided, Fallback, Hook, PolicyVersion, Question};
 use crate::model::job::WallMs;
+
+/// A JSON object.
+pub type Settings = serde_json::Map<String, serde_json::Value>;
 
 /// Time on top of the guest's own deadlines for the way to the policy thread and back.
 const GRACE: Duration = Duration::from_millis(5);
@@ -27,6 +32,7 @@ const GRACE: Duration = Duration::from_millis(5);
 pub enum Source {
     File(PathBuf),
     Bytes { name: String, bytes: Vec<u8> },
+    Shipped(Shipped),
 }
 
 /// One question on its way to the policy thread.
@@ -39,8 +45,31 @@ pub(crate) struct Ask {
 /// A component on its way to the loading thread.
 #[derive(Debug)]
 pub(crate) struct LoadRequest {
+    pub lane: usize,
     pub source: Source,
+    pub place: Place,
+    /// None: those of the lane.
+    pub settings: Option<Settings>,
     pub reply: oneshot::Sender<Result<PolicyVersion, LoadError>>,
+}
+
+/// Other settings for the component that serves.
+#[derive(Debug)]
+pub(crate) struct SettingsRequest {
+    pub lane: usize,
+    pub settings: Settings,
+    pub reply: oneshot::Sender<Result<PolicyVersion, LoadError>>,
+}
+
+/// An operator's order was not followed, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OrderError {
+    #[error("no component of its own serves {0}: there are {1}")]
+    NoSuchLane(String, String),
+    #[error("{0}")]
+    Refused(String),
+    #[error(transparent)]
+    Load(#[from] LoadError),
 }
 
 /// Cheap to clone; the policy's threads end when the last one is dropped.
@@ -49,6 +78,8 @@ pub struct Handle {
     pub(crate) asks: SyncSender<super::service::Command>,
     pub(crate) loads: SyncSender<super::loader::Command>,
     pub(crate) config: Arc<Config>,
+    /// Names, in order.
+    pub(crate) lanes: Arc<[Arc<str>]>,
     pub(crate) serving: watch::Receiver<PolicyVersion>,
     pub(crate) status: watch::Receiver<PolicyStatus>,
     pub(crate) places: Arc<AtomicBool>,
@@ -97,12 +128,67 @@ impl Handle {
         self.serving.clone()
     }
 
-    /// Puts a component into service, if it passes every check; otherwise the present one stays.
+    /// Puts a component into service as the policy, if it passes every check; otherwise the present one stays.
     pub async fn load(&self, source: Source) -> Result<PolicyVersion, LoadError> {
+        self.place_in(0, source, Place::Live, None).await
+    }
+
+    /// Puts a component into its place in a lane: the policy's, or the one of an interface that has a component of its
+    /// own. Without settings it gets those of the lane.
+    pub async fn place(
+        &self,
+        lane: Option<&str>,
+        source: Source,
+        place: Place,
+        settings: Option<Settings>,
+    ) -> Result<PolicyVersion, OrderError> {
+        Ok(self.place_in(self.lane(lane)?, source, place, settings).await?)
+    }
+
+    async fn place_in(
+        &self,
+        lane: usize,
+        source: Source,
+        place: Place,
+        settings: Option<Settings>,
+    ) -> Result<PolicyVersion, LoadError> {
         let (reply, loaded) = oneshot::channel();
-        let request = LoadRequest { source, reply };
+        let request = LoadRequest { lane, source, place, settings, reply };
         self.loads.try_send(super::loader::Command::Load(request)).map_err(|_| LoadError::Busy)?;
         loaded.await.unwrap_or(Err(LoadError::Stopped))
+    }
+
+    /// Gives the component that serves other settings: it judges them, and passes every check again, before they count.
+    pub async fn resettle(
+        &self,
+        lane: Option<&str>,
+        settings: Settings,
+    ) -> Result<PolicyVersion, OrderError> {
+        let (reply, settled) = oneshot::channel();
+        let request = SettingsRequest { lane: self.lane(lane)?, settings, reply };
+        self.loads.try_send(super::loader::Command::Settings(request)).map_err(|_| LoadError::Busy)?;
+        Ok(settled.await.unwrap_or(Err(LoadError::Stopped))?)
+    }
+
+    /// An operator's order about the versions of a lane.
+    pub async fn order(&self, lane: Option<&str>, order: Order) -> Result<PolicyVersion, OrderError> {
+        let (reply, done) = oneshot::channel();
+        let lane = self.lane(lane)?;
+        let command = super::service::Command::Operate { lane, order, reply };
+        self.asks.try_send(command).map_err(|_| LoadError::Busy)?;
+        done.await
+            .unwrap_or_else(|_| Err("the policy host has stopped".to_owned()))
+            .map_err(OrderError::Refused)
+    }
+
+    /// The lane called so, or the one that serves the interface of that name.
+    fn lane(&self, name: Option<&str>) -> Result<usize, OrderError> {
+        let Some(name) = name else { return Ok(0) };
+        let serves = |lane: &Arc<str>| **lane == *name || lane.split('+').any(|interface| interface == name);
+        self.lanes.iter().position(serves).ok_or_else(|| {
+            let all: Vec<&str> = self.lanes.iter().map(|lane| &**lane).collect();
+            OrderError::NoSuchLane(super::check::text(name, 64), all.join(", "))
+        })
     }
 
     /// What serves, what is switched off and why, and what was refused last.

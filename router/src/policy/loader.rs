@@ -1,7 +1,7 @@
 //! The loading thread: reads a component, has it compiled and checked aside, hands it to the policy thread, and watches
-//! the file for the next one. A component that is refused changes nothing but the status.
+//! the files for the next one. A component that is refused changes nothing but the status.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
@@ -11,24 +11,34 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::breaker::Breaker;
-use super::config::Config;
+use super::config::{Component, Config};
 use super::error::LoadError;
+use super::evidence::Evidence;
 use super::gate;
-use super::handle::{LoadRequest, Source};
-use super::service::{self, Slot};
+use super::handle::{LoadRequest, Settings, SettingsRequest, Source};
+use super::lane::Slot;
+use super::service::{self, Place};
 use super::state::Spaces;
-use super::status::PolicyStatus;
+use super::status::{PolicyStatus, State, VersionRow};
 use super::wasm::{Engine, Version};
 use super::watch::Watched;
 use crate::clock::Clock;
 use crate::metrics;
-use crate::model::decision::PolicyVersion;
+use crate::model::decision::{Hook, PolicyVersion};
 
 #[derive(Debug)]
 pub(crate) enum Command {
     Load(LoadRequest),
-    /// Something happened in the folder of the watched file.
+    Settings(SettingsRequest),
+    /// Something happened in the folder of a watched file.
     Changed,
+}
+
+/// What the loading thread knows of a lane.
+pub(crate) struct Berth {
+    pub name: Arc<str>,
+    pub settings: Settings,
+    pub watched: Option<Watched>,
 }
 
 pub(crate) struct Loader {
@@ -36,6 +46,7 @@ pub(crate) struct Loader {
     pub clock: Arc<dyn Clock>,
     pub engine: Engine,
     pub spaces: Spaces,
+    pub berths: Vec<Berth>,
     pub service: SyncSender<service::Command>,
     pub status: watch::Sender<PolicyStatus>,
     /// A compilation that was given up on still runs; there is never more than one.
@@ -43,75 +54,149 @@ pub(crate) struct Loader {
 }
 
 impl Loader {
-    /// Serves load requests and file changes until every handle is gone. The channel does not tell, because the watcher
-    /// holds a sender of it too.
-    pub(crate) fn run(self, commands: &Receiver<Command>, mut watched: Option<Watched>, handles: &Weak<()>) {
+    /// Serves requests and file changes until every handle is gone. The channel does not tell, because the watchers
+    /// hold senders of it too.
+    pub(crate) fn run(mut self, commands: &Receiver<Command>, handles: &Weak<()>) {
         let poll = Duration::from_millis(self.config.poll_ms);
         while handles.strong_count() > 0 {
             match commands.recv_timeout(poll) {
-                Ok(Command::Load(LoadRequest { source, reply })) => {
-                    let _ = reply.send(self.load(source));
+                Ok(Command::Load(LoadRequest { lane, source, place, settings, reply })) => {
+                    let loaded = self.load(lane, source, place, settings.as_ref());
+                    // Live with settings of its own: the next file of this lane is told the same.
+                    if let (Ok(_), Place::Live, Some(settings)) = (&loaded, place, settings) {
+                        self.berths[lane].settings = settings;
+                    }
+                    let _ = reply.send(loaded);
                 }
-                Ok(Command::Changed) | Err(RecvTimeoutError::Timeout) => self.look(&mut watched),
+                Ok(Command::Settings(SettingsRequest { lane, settings, reply })) => {
+                    let _ = reply.send(self.resettle(lane, settings));
+                }
+                Ok(Command::Changed) | Err(RecvTimeoutError::Timeout) => self.look(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
-    fn look(&self, watched: &mut Option<Watched>) {
-        let Some(watched) = watched else { return };
-        if let Some(path) = watched.changed() {
-            // Why it was refused is in the log and the status; there is nobody here to tell.
-            let _ = self.load(Source::File(path));
+    fn look(&mut self) {
+        for lane in 0..self.berths.len() {
+            let changed = self.berths[lane].watched.as_mut().and_then(Watched::changed);
+            if let Some(path) = changed {
+                // Why it was refused is in the log and the status; there is nobody here to tell.
+                let _ = self.load(lane, Source::File(path), Place::Live, None);
+            }
         }
     }
 
-    /// Puts a component into service or says why not.
-    pub(crate) fn load(&self, source: Source) -> Result<PolicyVersion, LoadError> {
-        let name = source.name();
-        let installed = self.prepare(source).and_then(|slot| {
+    /// Puts a component into its place or says why not. Without settings it gets those of its lane.
+    pub(crate) fn load(
+        &self,
+        lane: usize,
+        source: Source,
+        place: Place,
+        settings: Option<&Settings>,
+    ) -> Result<PolicyVersion, LoadError> {
+        let (name, origin) = (source.name(), source.origin());
+        let settings = settings.unwrap_or(&self.berths[lane].settings);
+        let version = self.component(source, settings).map(Arc::new);
+        self.place(lane, &name, origin, version, place)
+    }
+
+    /// The component that serves, with other settings.
+    fn resettle(&mut self, lane: usize, settings: Settings) -> Result<PolicyVersion, LoadError> {
+        let (reply, live) = sync_channel(1);
+        self.service.send(service::Command::Live { lane, reply }).map_err(|_| LoadError::Stopped)?;
+        let Some((version, origin)) = live.recv().map_err(|_| LoadError::Stopped)? else {
+            return Err(LoadError::Settings("no component serves that could take them".to_owned()));
+        };
+        let name = version.id.name.clone();
+        let changed = Arc::new(version.with_settings(&settings));
+        let placed = self.place(lane, &name, origin, Ok(changed), Place::Live)?;
+        // Only what was taken is given to the next file too.
+        self.berths[lane].settings = settings;
+        Ok(placed)
+    }
+
+    fn place(
+        &self,
+        lane: usize,
+        name: &str,
+        origin: Arc<str>,
+        version: Result<Arc<Version>, LoadError>,
+        place: Place,
+    ) -> Result<PolicyVersion, LoadError> {
+        let tried = version.as_ref().ok().cloned();
+        let placed = version.and_then(|version| {
+            let slot = self.tried(version, origin.clone())?;
             let id = slot.version.id.clone();
-            let (serves, served) = sync_channel(1);
-            let install = service::Command::Install(Box::new(slot), serves);
+            let (placed, done) = sync_channel(1);
+            let install = service::Command::Install { lane, slot: Box::new(slot), place, placed };
             self.service.send(install).map_err(|_| LoadError::Stopped)?;
-            served.recv().map_err(|_| LoadError::Stopped)?;
+            done.recv().map_err(|_| LoadError::Stopped)?;
             Ok(id)
         });
-        if let Err(error) = &installed {
-            tracing::error!(policy = %name, reason = error.reason(), %error, "policy refused, the present one stays");
-            metrics::policy_load_failed(error.reason());
-            let at = self.clock.now().wall;
-            self.status.send_modify(|status| status.refuse(at, name, error));
+        if let Err(error) = &placed {
+            self.refuse((lane, name, origin), tried.as_deref(), error);
         }
-        installed
+        placed
     }
 
-    fn prepare(&self, source: Source) -> Result<Slot, LoadError> {
+    fn refuse(
+        &self,
+        (lane, name, origin): (usize, &str, Arc<str>),
+        tried: Option<&Version>,
+        error: &LoadError,
+    ) {
+        tracing::error!(policy = %name, reason = error.reason(), %error, "policy refused, the present one stays");
+        metrics::policy_load_failed(error.reason());
+        let at = self.clock.now().wall;
+        self.status.send_modify(|status| status.refuse(at, name.to_owned(), error));
+        let row = VersionRow {
+            lane: self.berths[lane].name.clone(),
+            version: tried.map_or_else(
+                || PolicyVersion { name: name.into(), digest: "".into() },
+                |version| version.id.clone(),
+            ),
+            state: State::Failed,
+            origin,
+            at,
+            hooks: tried.map(|version| version.hooks().to_vec()).unwrap_or_default(),
+            bytes: tried.map(Version::bytes).unwrap_or_default(),
+            reason: Some(format!("refused: {error}")),
+        };
+        let _ = self.service.send(service::Command::Refused(Box::new((lane, row))));
+    }
+
+    /// Compiled and linked.
+    fn component(&self, source: Source, settings: &Settings) -> Result<Version, LoadError> {
         let name = source.name();
         let bytes = source.bytes(&self.config)?;
         let id = PolicyVersion { name: name.into(), digest: digest(&bytes).into() };
+        self.compile(id, settings.clone(), bytes)
+    }
+
+    /// Through the load gate, with a guest that may serve.
+    fn tried(&self, version: Arc<Version>, origin: Arc<str>) -> Result<Slot, LoadError> {
         let now_ms = self.clock.now().wall;
-        let version = self.compile(id, bytes)?;
-        if !self.config.settings.is_empty() && !version.exports(crate::model::decision::Hook::Configure) {
-            tracing::warn!(policy = %version.id.name, "the policy takes no settings, policy.settings is ignored");
+        if version.settings() != "{}" && !version.exports(Hook::Configure) {
+            tracing::warn!(policy = %version.id.name, "the policy takes no settings, those given are ignored");
         }
         gate::pass(&version, &self.config.limits, &self.config.bounds, now_ms)?;
         let guest = version.guest(now_ms)?;
-        Ok(Slot { version, guest: Some(guest), breaker: Breaker::new(self.config.breaker) })
+        let breaker = Breaker::new(self.config.breaker);
+        Ok(Slot { version, guest: Some(guest), breaker, origin, at: now_ms, evidence: Evidence::default() })
     }
 
     /// On a thread of its own, because a compilation cannot be stopped, only left behind.
-    fn compile(&self, id: PolicyVersion, bytes: Vec<u8>) -> Result<Arc<Version>, LoadError> {
+    fn compile(&self, id: PolicyVersion, settings: Settings, bytes: Vec<u8>) -> Result<Version, LoadError> {
         if self.compiling.swap(true, Ordering::AcqRel) {
             return Err(LoadError::Busy);
         }
-        let (engine, limits, settings) =
-            (self.engine.clone(), self.config.limits, self.config.settings_json());
+        let (engine, limits) = (self.engine.clone(), self.config.limits);
         let space = self.spaces.of(&id.name);
         let (done, compiled) = sync_channel(1);
         let compiling = self.compiling.clone();
         let spawned = std::thread::Builder::new().name("policy-compile".to_owned()).spawn(move || {
-            let version = Version::compile(&engine, &limits, id, settings, space, &bytes);
+            let version = Version::compile(&engine, &limits, id, &settings, space, &bytes);
             compiling.store(false, Ordering::Release);
             let _ = done.send(version);
         });
@@ -120,7 +205,7 @@ impl Loader {
             return Err(LoadError::Compile(format!("no thread for it: {error}")));
         }
         match compiled.recv_timeout(Duration::from_secs(limits.compile_s)) {
-            Ok(version) => version.map(Arc::new),
+            Ok(version) => version,
             Err(RecvTimeoutError::Timeout) => Err(LoadError::CompileTimeout(limits.compile_s)),
             Err(RecvTimeoutError::Disconnected) => {
                 self.compiling.store(false, Ordering::Release);
@@ -138,6 +223,16 @@ impl Source {
                 .file_stem()
                 .map_or_else(|| "policy".to_owned(), |stem| stem.to_string_lossy().into_owned()),
             Self::Bytes { name, .. } => super::check::text(name, 64),
+            Self::Shipped(shipped) => shipped.name().to_owned(),
+        }
+    }
+
+    /// Told to the operator.
+    pub(crate) fn origin(&self) -> Arc<str> {
+        match self {
+            Self::File(path) => path.display().to_string().into(),
+            Self::Bytes { .. } => "upload".into(),
+            Self::Shipped(_) => "shipped".into(),
         }
     }
 
@@ -146,6 +241,7 @@ impl Source {
         let max = u64::from(config.limits.component_mib) * 1024 * 1024;
         let bytes = match self {
             Self::Bytes { bytes, .. } => bytes,
+            Self::Shipped(shipped) => shipped.bytes().to_vec(),
             Self::File(path) => read(&path, max).map_err(|error| LoadError::Read {
                 path: path.display().to_string(),
                 message: error.to_string(),
@@ -170,15 +266,32 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What is loaded when the router starts.
-pub(crate) fn first(config: &Config) -> Option<Source> {
-    if config.builtin_only {
-        return None;
-    }
-    Some(config.file.clone().map_or_else(|| super::shipped::source(config.shipped), Source::File))
+/// By lane: what is loaded when the router starts.
+pub(crate) fn first(config: &Config) -> Vec<Option<Source>> {
+    let own = match (&config.file, config.builtin_only) {
+        (_, true) => None,
+        (Some(file), _) => Some(Source::File(file.clone())),
+        (None, _) => Some(Source::Shipped(config.shipped)),
+    };
+    let extra = config.extra.iter().map(|extra| match &extra.component {
+        Component::File(file) => Some(Source::File(file.clone())),
+        Component::Shipped(shipped) => Some(Source::Shipped(*shipped)),
+    });
+    std::iter::once(own).chain(extra).collect()
 }
 
-/// The file to watch, if there is one.
-pub(crate) fn watched_file(config: &Config) -> Option<PathBuf> {
-    config.file.clone().filter(|_| config.watch && !config.builtin_only)
+/// By lane: its name, its settings, and the file that is watched.
+pub(crate) fn berths(config: &Config, changed: &SyncSender<Command>) -> Vec<Berth> {
+    let watched = |source: Option<Source>| match source {
+        Some(Source::File(file)) if config.watch => Some(Watched::new(file, changed.clone())),
+        _ => None,
+    };
+    let names = std::iter::once(("policy".into(), &config.settings))
+        .chain(config.extra.iter().map(|extra| (extra.name().into(), &extra.settings)));
+    let berth = |((name, settings), source): ((Arc<str>, &Settings), Option<Source>)| Berth {
+        name,
+        settings: settings.clone(),
+        watched: watched(source),
+    };
+    names.zip(first(config)).map(berth).collect()
 }

@@ -40,13 +40,18 @@ pub(crate) fn natively(
             job: None,
             did: None,
             instance: None,
+            seen: None,
         })
         .collect();
     Decided { answer, records }
 }
 
 /// Each hook that a native answer stands for, with what it said and why.
-fn sayings(answer: &Answer, question: &Question, context: &Context) -> Vec<(Hook, String, String)> {
+pub(crate) fn sayings(
+    answer: &Answer,
+    question: &Question,
+    context: &Context,
+) -> Vec<(Hook, String, String)> {
     match answer {
         Answer::Intake { admission, priority, limits } => vec![
             (Hook::Admit, said_admission(admission), String::new()),

@@ -208,7 +208,7 @@ fn waiting(n: u32) -> WaitingView {
 }
 
 pub(crate) fn ask(seed: u64, instances: usize, question: Question) -> Consultation {
-    Consultation { seed, context: context(instances), question }
+    Consultation { job: None, seed, context: context(instances), question }
 }
 
 pub(crate) fn load() -> Load {
@@ -233,6 +233,7 @@ pub(crate) fn outcomes(count: usize) -> Vec<AttemptReport> {
     ];
     (0..count as u32)
         .map(|n| AttemptReport {
+            job: None,
             tenant: n % 4,
             client: n % 8,
             signature: n,
@@ -254,6 +255,14 @@ fn place(size: usize) -> Question {
 
 /// One question of each kind about job variant `n`, with `size` instances.
 pub(crate) fn questions(n: u32, size: usize) -> Vec<Question> {
+    (0..KINDS).map(|kind| question(kind, n, size)).collect()
+}
+
+/// Kinds of questions.
+pub(crate) const KINDS: usize = 8;
+
+/// One of them, by its place among [`questions`].
+pub(crate) fn question(kind: usize, n: u32, size: usize) -> Question {
     let causes =
         [Cause::Crash, Cause::Lost, Cause::OutOfMemory, Cause::NodeError, Cause::Rejected, Cause::Dispatch];
     let limits = [Limit::Queue, Limit::Run, Limit::Stall];
@@ -269,14 +278,14 @@ pub(crate) fn questions(n: u32, size: usize) -> Vec<Question> {
         nodes_done: 3,
         node_percent: n.is_multiple_of(2).then_some(40.0),
     };
-    vec![
-        Question::Intake { job: job_of(n), load: load() },
-        Question::Reassess { job: job_of(n) },
-        Question::Route { job: job_of(n), candidates: candidates(size) },
-        Question::OnTimeout { job: job_of(n), limit: limits[n as usize % limits.len()], progress },
-        Question::OnFailure { job: job_of(n), failure },
-        Question::Tick { instances: instances(size) },
-        Question::Observe { outcomes: outcomes(size) },
-        place(size),
-    ]
+    match kind {
+        0 => Question::Intake { job: job_of(n), load: load() },
+        1 => Question::Reassess { job: job_of(n) },
+        2 => Question::Route { job: job_of(n), candidates: candidates(size) },
+        3 => Question::OnTimeout { job: job_of(n), limit: limits[n as usize % limits.len()], progress },
+        4 => Question::OnFailure { job: job_of(n), failure },
+        5 => Question::Tick { instances: instances(size) },
+        6 => Question::Observe { outcomes: outcomes(size) },
+        _ => place(size),
+    }
 }

@@ -2,8 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::handle::Source;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Shipped {
@@ -14,16 +12,19 @@ pub enum Shipped {
     LeastLoaded,
     /// Tenants and clients share by weight.
     FairShare,
+    /// For housekeeping: drains hot instances, frees unused models.
+    Guard,
 }
 
 impl Shipped {
-    pub const ALL: [Self; 3] = [Self::ModelAffinity, Self::LeastLoaded, Self::FairShare];
+    pub const ALL: [Self; 4] = [Self::ModelAffinity, Self::LeastLoaded, Self::FairShare, Self::Guard];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::ModelAffinity => "model-affinity",
             Self::LeastLoaded => "least-loaded",
             Self::FairShare => "fair-share",
+            Self::Guard => "guard",
         }
     }
 
@@ -33,10 +34,7 @@ impl Shipped {
             Self::ModelAffinity => include_bytes!(concat!(env!("OUT_DIR"), "/policies/model-affinity.wasm")),
             Self::LeastLoaded => include_bytes!(concat!(env!("OUT_DIR"), "/policies/least-loaded.wasm")),
             Self::FairShare => include_bytes!(concat!(env!("OUT_DIR"), "/policies/fair-share.wasm")),
+            Self::Guard => include_bytes!(concat!(env!("OUT_DIR"), "/policies/guard.wasm")),
         }
     }
-}
-
-pub(crate) fn source(shipped: Shipped) -> Source {
-    Source::Bytes { name: shipped.name().to_owned(), bytes: shipped.bytes().to_vec() }
 }

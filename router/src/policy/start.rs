@@ -9,23 +9,24 @@ use tokio::sync::watch;
 use super::config::Config;
 use super::error::StartError;
 use super::handle::Handle;
+use super::lane::Lane;
 use super::loader::{self, Loader};
 use super::record::builtin_version;
 use super::recording::Recorder;
-use super::service::Service;
+use super::service::{Place, Service};
 use super::state::Spaces;
 use super::status::PolicyStatus;
 use super::wasm::Engine;
-use super::watch::Watched;
 use crate::clock::Clock;
+use crate::model::decision::Hook;
 
 /// Questions on their way to the policy thread. With more, the built-in answers at once.
 const QUESTIONS: usize = 1_024;
 
 /// Host stack of a thread that runs guests, on top of the guest's own.
-const HOST_STACK: usize = 2 * 1024 * 1024;
+pub(crate) const HOST_STACK: usize = 2 * 1024 * 1024;
 
-/// Starts the policy host and puts the configured component into service, which takes as long as compiling it does.
+/// Starts the policy host and puts the configured components into service, which takes as long as compiling them does.
 ///
 /// A component that is refused is no error here: the built-in answers, the reason is in [`Handle::status`], and the file
 /// stays watched. A restart must not turn a broken policy file into an outage.
@@ -35,21 +36,23 @@ pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Handle, StartError
         return Err(StartError::Config(problems));
     }
     let config = Arc::new(config);
-    let engine = Engine::new(&config.limits)?;
+    let engine = Engine::new(&config.limits)?.cached_in(config.dir.as_deref());
     let (asks, questions) = sync_channel(QUESTIONS);
     let (loads, requests) = sync_channel(16);
     let (serving, serving_seen) = watch::channel(builtin_version());
     let (status, status_seen) = watch::channel(PolicyStatus::builtin(clock.now().wall));
-
     let spaces = remembered(&config);
     let recorder = Recorder::start(&config.record)
         .map_err(|source| StartError::Thread { name: "policy-record", source })?;
     let places = Arc::new(AtomicBool::new(false));
+    let berths = loader::berths(&config, &loads);
+    let lanes: Arc<[Arc<str>]> = berths.iter().map(|berth| berth.name.clone()).collect();
+
     let service = Service {
         config: config.clone(),
         clock: clock.clone(),
-        newest: None,
-        last_good: None,
+        lanes: lanes.iter().map(|name| Lane::new(name.clone())).collect(),
+        asked: asked(&config),
         places: places.clone(),
         serving,
         status: status.clone(),
@@ -61,26 +64,29 @@ pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Handle, StartError
         clock,
         engine,
         spaces: spaces.clone(),
+        berths,
         service: asks.clone(),
         status,
         compiling: Arc::default(),
     };
-    let watched = loader::watched_file(&config).map(|path| Watched::new(path, loads.clone()));
     let alive = Arc::new(());
     let handles = Arc::downgrade(&alive);
     let (ready, loaded) = sync_channel::<()>(1);
     spawn("policy-load", &config, move || {
-        if let Some(source) = loader::first(&loader.config) {
-            let _ = loader.load(source);
+        for (lane, source) in loader::first(&loader.config).into_iter().enumerate() {
+            if let Some(source) = source {
+                let _ = loader.load(lane, source, Place::Live, None);
+            }
         }
         let _ = ready.send(());
-        loader.run(&requests, watched, &handles);
+        loader.run(&requests, &handles);
     })?;
     let _ = loaded.recv();
     Ok(Handle {
         asks,
         loads,
         config,
+        lanes,
         serving: serving_seen,
         status: status_seen,
         places,
@@ -88,6 +94,17 @@ pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Handle, StartError
         recorder,
         _alive: alive,
     })
+}
+
+/// By hook: the lane that is asked. What no component of its own serves is the policy's.
+fn asked(config: &Config) -> [usize; Hook::ALL.len()] {
+    let mut asked = [0; Hook::ALL.len()];
+    for (lane, extra) in (1..).zip(&config.extra) {
+        for hook in extra.interfaces.iter().flat_map(|interface| interface.hooks()) {
+            asked[*hook as usize] = lane;
+        }
+    }
+    asked
 }
 
 /// What policies remembered. Where that cannot be read they begin anew rather than not at all.

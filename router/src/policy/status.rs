@@ -1,9 +1,13 @@
 //! What an operator is shown of the policy.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
+use super::canary::CanaryReport;
 use super::error::LoadError;
 use super::record;
+use super::shadow::ShadowReport;
 use crate::model::decision::{Fallback, Hook, PolicyVersion};
 use crate::model::job::WallMs;
 
@@ -18,6 +22,20 @@ pub struct PolicyStatus {
     pub last_good: Option<VersionStatus>,
     /// The last component that was refused.
     pub refused: Option<Refused>,
+    /// Each component's place: the first is the policy's own, others serve the hooks that `policy.hooks` gives them.
+    pub lanes: Vec<LaneStatus>,
+    /// Every version known, the newest of each lane first.
+    pub versions: Vec<VersionRow>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LaneStatus {
+    pub lane: Arc<str>,
+    pub serving: PolicyVersion,
+    pub newest: Option<VersionStatus>,
+    pub last_good: Option<VersionStatus>,
+    pub canary: Option<CanaryReport>,
+    pub shadow: Option<ShadowReport>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -28,6 +46,34 @@ pub struct VersionStatus {
     pub bytes: u64,
     /// Why and since when it is switched off.
     pub ejected: Option<Ejected>,
+}
+
+/// A version's place in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    Live,
+    Shadow,
+    Canary,
+    LastGood,
+    /// Refused, or switched off, or a canary that did worse.
+    Failed,
+    Retired,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct VersionRow {
+    pub lane: Arc<str>,
+    pub version: PolicyVersion,
+    pub state: State,
+    /// The file it was read from, `upload`, or `shipped`.
+    pub origin: Arc<str>,
+    /// When it was loaded.
+    pub at: WallMs,
+    pub hooks: Vec<Hook>,
+    pub bytes: u64,
+    /// Why it is in this state, where that is worth a word.
+    pub reason: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -49,7 +95,15 @@ pub struct Refused {
 
 impl PolicyStatus {
     pub(crate) fn builtin(now: WallMs) -> Self {
-        Self { serving: record::builtin_version(), since: now, newest: None, last_good: None, refused: None }
+        Self {
+            serving: record::builtin_version(),
+            since: now,
+            newest: None,
+            last_good: None,
+            refused: None,
+            lanes: Vec::new(),
+            versions: Vec::new(),
+        }
     }
 
     pub(crate) fn refuse(&mut self, at: WallMs, name: String, error: &LoadError) {

@@ -2,6 +2,7 @@
 
 mod compatibility;
 mod hostile;
+mod lanes;
 mod refusal;
 mod remembering;
 mod service;

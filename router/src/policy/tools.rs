@@ -4,6 +4,7 @@
 mod bench;
 mod cases;
 mod check;
+mod conform;
 mod explain;
 mod replay;
 mod say;
@@ -11,6 +12,7 @@ mod say;
 pub use bench::{Bench, BenchRow, bench};
 pub use cases::{Options, Tested, test};
 pub use check::{Report, check};
+pub use conform::{Broken, Conformance, conform};
 pub use replay::{Player, Replayed, replay};
 
 use std::path::{Path, PathBuf};
@@ -77,7 +79,7 @@ impl Opened {
     }
 
     fn compile_for(&self, engine: &Engine) -> Result<Version, LoadError> {
-        let (limits, settings) = (&self.config.limits, self.config.settings_json());
+        let (limits, settings) = (&self.config.limits, &self.config.settings);
         Version::compile(engine, limits, self.id.clone(), settings, Space::default(), &self.bytes)
     }
 }

@@ -1,14 +1,17 @@
 //! One consultation on the policy thread: each hook of it is asked, checked, recorded and, where need be, answered
 //! natively.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::breaker::Change;
 use super::check::Check;
 use super::handle::micros;
+use super::lane::{Pick, Slot};
 use super::native;
-use super::record;
+use super::record::{self, builtin_version};
 use super::service::Service;
+use super::status::State;
 use super::wasm::{CallError, Guest};
 use crate::clock::Tick;
 use crate::metrics;
@@ -20,7 +23,7 @@ use crate::model::view::{Candidate, InstanceView, JobView, Load, Offer, Seat};
 
 pub(crate) struct Turn<'a> {
     service: &'a mut Service,
-    asked: &'a Consultation,
+    asked: &'a Arc<Consultation>,
     now: Tick,
     records: Vec<DecisionRecord>,
 }
@@ -29,7 +32,7 @@ pub(crate) struct Turn<'a> {
 type Said<T> = (T, String);
 
 impl<'a> Turn<'a> {
-    pub(crate) fn new(service: &'a mut Service, asked: &'a Consultation) -> Self {
+    pub(crate) fn new(service: &'a mut Service, asked: &'a Arc<Consultation>) -> Self {
         let now = service.clock.now().tick;
         Self { service, asked, now, records: Vec::with_capacity(3) }
     }
@@ -118,12 +121,18 @@ impl<'a> Turn<'a> {
 
     fn observe(&mut self, outcomes: &[AttemptReport]) -> Answer {
         let asked = self.asked;
-        self.ask(
-            Hook::Observe,
-            |guest, _| Ok(unexplained(guest.observe(asked, outcomes)?)),
-            |_| unexplained(()),
-            |()| String::new(),
-        );
+        // News, not a question: whoever wants it gets it, whichever hooks are its own.
+        for lane in 0..self.service.lanes.len() {
+            if lane == self.service.lane(Hook::Observe) || self.service.lanes[lane].exports(Hook::Observe) {
+                self.ask_lane(
+                    lane,
+                    Hook::Observe,
+                    |guest, _| Ok(unexplained(guest.observe(asked, outcomes)?)),
+                    |_| unexplained(()),
+                    |()| String::new(),
+                );
+            }
+        }
         Answer::Observe
     }
 
@@ -180,64 +189,142 @@ impl<'a> Turn<'a> {
         native: impl FnOnce(&Service) -> Said<T>,
         say: impl FnOnce(&T) -> String,
     ) -> T {
+        let lane = self.service.lane(hook);
+        self.ask_lane(lane, hook, call, native, say)
+    }
+
+    fn ask_lane<T>(
+        &mut self,
+        lane: usize,
+        hook: Hook,
+        call: impl FnOnce(&mut Guest, &Check<'_>) -> Result<Said<T>, CallError>,
+        native: impl FnOnce(&Service) -> Said<T>,
+        say: impl FnOnce(&T) -> String,
+    ) -> T {
         let started = Instant::now();
-        let (version, answered) = self.call(hook, call);
+        let called = self.call(lane, hook, call);
         let took = started.elapsed();
-        let fallback = answered.as_ref().err().copied();
-        let (answer, reason) = answered.unwrap_or_else(|_| native(self.service));
-        metrics::decision(hook, &version, fallback, took);
+        let (fallback, failed, said) = match called.answered {
+            Ok(said) => (None, None, said),
+            Err((reason, message)) => (reason, reason.zip(message), native(self.service)),
+        };
+        let (answer, reason) = said;
+        let said = say(&answer);
+        if let Some(pick) = called.pick {
+            let outcome = failed.map_or_else(|| Ok(said.clone()), Err);
+            self.settle(lane, pick, hook, outcome, took, called.change);
+        }
+        metrics::decision(hook, &called.version, fallback, took);
         self.records.push(DecisionRecord {
             at: self.asked.context.now_ms,
             hook,
-            version,
+            version: called.version,
             fallback,
             took_us: micros(took),
-            said: say(&answer),
+            said,
             reason,
             job: None,
             did: None,
             instance: None,
+            seen: None,
         });
         answer
     }
 
     fn call<T>(
         &mut self,
+        lane: usize,
         hook: Hook,
         call: impl FnOnce(&mut Guest, &Check<'_>) -> Result<Said<T>, CallError>,
-    ) -> (PolicyVersion, Result<Said<T>, Fallback>) {
+    ) -> Called<T> {
         let config = self.service.config.clone();
         let check = Check { limits: &config.limits, bounds: &config.bounds };
         let (now, now_ms) = (self.now, self.asked.context.now_ms);
-        let Some(slot) = self.service.slot(hook, now) else {
-            return (self.service.newest_version(), Err(Fallback::Ejected));
+        let lane = &mut self.service.lanes[lane];
+        if lane.newest.is_none() {
+            // The built-in by the operator's choice.
+            return Called::native(builtin_version(), None);
+        }
+        let picked = lane.pick(hook, self.asked.job, now);
+        let Some((pick, slot)) = picked.and_then(|pick| Some((pick, lane.slot(pick)?))) else {
+            return Called::native(lane.newest_version(), Some(Fallback::Ejected));
         };
         let version = slot.version.id.clone();
         if !slot.version.exports(hook) {
-            return (version, Err(Fallback::NotExported));
+            return Called::native(version, Some(Fallback::NotExported));
         }
-        if slot.guest.is_none() {
-            slot.revive(now_ms);
-        }
-        let (answered, change) = match &mut slot.guest {
-            None => {
-                let message = "a new guest could not be made".to_owned();
-                let error = CallError { reason: Fallback::Unavailable, message, dead: true };
-                (Err(error.reason), slot.failed(hook, &error, now))
+        let (answered, change) = answer(slot, hook, &check, (now, now_ms), call);
+        let answered = answered.map_err(|error| (Some(error.reason), Some(error.message)));
+        Called { version, pick: Some(pick), answered, change }
+    }
+
+    /// What the call means for the version that was asked.
+    fn settle(
+        &mut self,
+        lane: usize,
+        pick: Pick,
+        hook: Hook,
+        outcome: Result<String, (Fallback, String)>,
+        took: Duration,
+        change: Change,
+    ) {
+        let dir = self.service.config.dir.clone();
+        let lane = &mut self.service.lanes[lane];
+        if let Some(slot) = lane.slot(pick) {
+            slot.evidence.remember(self.asked, hook, outcome, micros(took));
+            if change == Change::SwitchedOff {
+                let (version, now_ms) = (&slot.version, self.asked.context.now_ms);
+                slot.evidence.dump(dir.as_deref(), &version.id, version.settings(), now_ms);
             }
-            Some(guest) => match call(guest, &check) {
-                Ok(said) => {
-                    guest.keep();
-                    (Ok(said), slot.breaker.succeeded(hook, now))
-                }
-                Err(error) => (Err(error.reason), slot.failed(hook, &error, now)),
-            },
-        };
+        }
+        if change == Change::SwitchedOff && pick == Pick::Canary {
+            lane.end_canary(State::Failed, &format!("{} failed too often", hook.as_str()));
+        }
         if change != Change::None {
             self.service.publish();
         }
-        (version, answered)
     }
+}
+
+/// What came of asking a lane.
+struct Called<T> {
+    version: PolicyVersion,
+    /// The slot that was asked; none when none was.
+    pick: Option<Pick>,
+    /// Why the built-in answers, if it does: none is by the operator's choice.
+    answered: Result<Said<T>, (Option<Fallback>, Option<String>)>,
+    change: Change,
+}
+
+impl<T> Called<T> {
+    fn native(version: PolicyVersion, why: Option<Fallback>) -> Self {
+        Self { version, pick: None, answered: Err((why, None)), change: Change::None }
+    }
+}
+
+fn answer<T>(
+    slot: &mut Slot,
+    hook: Hook,
+    check: &Check<'_>,
+    (now, now_ms): (Tick, u64),
+    call: impl FnOnce(&mut Guest, &Check<'_>) -> Result<Said<T>, CallError>,
+) -> (Result<Said<T>, CallError>, Change) {
+    if slot.guest.is_none() {
+        slot.revive(now_ms);
+    }
+    let answered = match &mut slot.guest {
+        Some(guest) => call(guest, check).inspect(|_| guest.keep()),
+        None => Err(CallError {
+            reason: Fallback::Unavailable,
+            message: "a new guest could not be made".to_owned(),
+            dead: true,
+        }),
+    };
+    let change = match &answered {
+        Ok(_) => slot.breaker.succeeded(hook, now),
+        Err(error) => slot.failed(hook, error, now),
+    };
+    (answered, change)
 }
 
 fn unexplained<T>(answer: T) -> Said<T> {

@@ -2,6 +2,7 @@
 //! their guests; knows nothing of threads, channels, fallbacks or files.
 
 mod bindings;
+mod cache;
 mod component;
 mod convert;
 mod engine;

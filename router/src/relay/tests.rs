@@ -21,7 +21,8 @@ fn world() -> World {
     let (_, sessions) = sessions::Service::new(sessions::Config::default());
     let (events, receiver) = mpsc::channel(64);
     let (sender, reports) = mpsc::channel(64);
-    let (service, relay) = Service::new(receiver, sender, sessions.clone(), Arc::new(ManualClock::default()));
+    let (service, relay) =
+        Service::new(receiver, sender, sessions.clone(), Told::default(), Arc::new(ManualClock::default()));
     crate::tasks::spawn("relay", crate::tasks::OnError::Log, service.run());
     World { relay, events, reports, sessions }
 }
@@ -185,7 +186,8 @@ async fn progress_is_reported_now_and_then_and_loading_is_timed() {
     let (events, receiver) = mpsc::channel(64);
     let (sender, reports) = mpsc::channel(64);
     let clock = ManualClock::default();
-    let (service, relay) = Service::new(receiver, sender, sessions.clone(), Arc::new(clock.clone()));
+    let (service, relay) =
+        Service::new(receiver, sender, sessions.clone(), Told::default(), Arc::new(clock.clone()));
     crate::tasks::spawn("relay", crate::tasks::OnError::Log, service.run());
     let mut world = World { relay, events, reports, sessions };
     let (plain, attempt) = job(None);

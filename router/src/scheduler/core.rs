@@ -7,6 +7,7 @@
 mod attempts;
 mod care;
 mod deadlines;
+mod explain;
 mod intake;
 mod look;
 mod placing;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 
 use crate::clock::{Now, Tick};
 use crate::model::decision::{
-    Answer, AttemptReport, Consultation, Decided, DecisionRecord, Limit, Limits, Priority, Question,
+    Answer, AttemptReport, Consultation, Decided, DecisionRecord, Limit, Limits, Priority, Question, Seen,
 };
 use crate::model::event::{Event, Standing};
 use crate::model::id::JobId;
@@ -35,6 +36,9 @@ use super::input::{Action, Ending, Input, InstanceSpec, NotStored, Refusal, Requ
 use super::intern::Interner;
 use super::learn::Learned;
 use super::queue::{Queue, Waiting};
+
+use explain::seeing;
+pub use explain::{Explanation, InstanceNow, WaitingNow};
 
 #[derive(Debug)]
 pub struct Core {
@@ -204,15 +208,31 @@ enum StopReason {
 /// What an open question is about.
 #[derive(Debug)]
 enum Asked {
-    Intake { request: RequestId, job: Box<Job> },
+    Intake { request: RequestId, job: Box<Job>, seen: Option<Seen> },
     Reassess { job: JobId },
     Standing { request: RequestId, job: JobId, standing: Box<Standing> },
-    Route { job: JobId, rows: Vec<usize> },
+    Route { job: JobId, rows: Vec<usize>, seen: Option<Seen> },
     Place { jobs: Vec<JobId>, seats: Vec<usize> },
-    Timeout { job: JobId, attempt: u32, limit: Limit },
+    Timeout { job: JobId, attempt: u32, limit: Limit, seen: Option<Seen> },
     Failure { job: JobId, attempt: u32, outcome: AttemptOutcome, ending: Option<Box<Ending>>, detail: String },
     Housekeeping,
     Feedback,
+}
+
+impl Asked {
+    /// The job it is about; the first of a window.
+    fn job(&self) -> Option<JobId> {
+        match self {
+            Self::Intake { job, .. } => Some(job.id),
+            Self::Reassess { job }
+            | Self::Standing { job, .. }
+            | Self::Route { job, .. }
+            | Self::Timeout { job, .. }
+            | Self::Failure { job, .. } => Some(*job),
+            Self::Place { jobs, .. } => jobs.first().copied(),
+            Self::Housekeeping | Self::Feedback => None,
+        }
+    }
 }
 
 /// What to do when a write is durable.
@@ -324,8 +344,9 @@ impl Core {
     fn ask(&mut self, asked: Asked, question: Question) {
         self.last_ticket += 1;
         let ticket = self.last_ticket;
+        let job = asked.job();
         self.asked.insert(ticket, asked);
-        let consultation = Consultation { seed: ticket, context: self.context(), question };
+        let consultation = Consultation { job, seed: ticket, context: self.context(), question };
         self.out.push(Action::Consult { ticket, consultation: Box::new(consultation) });
     }
 
@@ -373,7 +394,8 @@ impl Core {
         let Some(asked) = self.asked.remove(&ticket) else { return };
         let Decided { answer, records } = decided;
         match (asked, answer) {
-            (Asked::Intake { request, job }, Answer::Intake { admission, priority, limits }) => {
+            (Asked::Intake { request, job, seen }, Answer::Intake { admission, priority, limits }) => {
+                let records = seeing(records, seen);
                 self.intake_decided(request, job, (admission, priority, limits), records);
             }
             (Asked::Reassess { job }, Answer::Reassess { priority, limits }) => {
@@ -382,14 +404,14 @@ impl Core {
             (Asked::Standing { request, job, standing }, Answer::Reassess { priority, limits }) => {
                 self.standing_judged(request, job, standing, (priority, limits));
             }
-            (Asked::Route { job, rows }, Answer::Route(decision)) => {
-                self.route_decided(job, &rows, decision, records);
+            (Asked::Route { job, rows, seen }, Answer::Route(decision)) => {
+                self.route_decided(job, &rows, decision, seeing(records, seen));
             }
             (Asked::Place { jobs, seats }, Answer::Place(placement)) => {
                 self.placed(&jobs, &seats, &placement, records);
             }
-            (Asked::Timeout { job, attempt, limit }, Answer::OnTimeout(decision)) => {
-                self.timeout_decided(job, attempt, limit, decision, records);
+            (Asked::Timeout { job, attempt, limit, seen }, Answer::OnTimeout(decision)) => {
+                self.timeout_decided(job, attempt, limit, decision, seeing(records, seen));
             }
             (Asked::Failure { job, attempt, outcome, ending, detail }, Answer::OnFailure(decision)) => {
                 if self.run(job).is_some_and(|run| run.attempt.number == attempt) {

@@ -3,9 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use axum::body::Body;
 use bytes::Bytes;
+use hyper::header::{ETAG, IF_NONE_MATCH};
+use hyper::{Request, StatusCode};
 
-use crate::assets;
+use crate::assets::{self, Found};
+use crate::comfy::files;
+use crate::comfy::graph;
 use crate::comfy::json::quote;
 use crate::failpoint;
 use crate::fleet::{self, SubmitError};
@@ -63,7 +68,7 @@ async fn bring(organs: &Organs, job: &Job, attempt: &Attempt) -> Result<(), Sigh
     }
 }
 
-impl assets::Uploader for fleet::Handle {
+impl assets::Instances for fleet::Handle {
     fn epoch(&self, instance: &InstanceId) -> u64 {
         self.instance(instance).map_or(0, |info| info.epoch)
     }
@@ -74,6 +79,27 @@ impl assets::Uploader for fleet::Handle {
         metrics::upload_staged(instance, size);
         Ok(())
     }
+
+    async fn download(
+        &self,
+        instance: &InstanceId,
+        file: &UploadRef,
+        tag: Option<&str>,
+    ) -> Result<Found, String> {
+        let mut request = Request::get(files::view_path(file));
+        if let Some(tag) = tag {
+            request = request.header(IF_NONE_MATCH, tag);
+        }
+        let request = request.body(Body::empty()).map_err(|error| error.to_string())?;
+        let answer = self.forward(instance, request).await.map_err(|error| error.to_string())?;
+        let tag = answer.headers().get(ETAG).and_then(|tag| tag.to_str().ok()).map(str::to_owned);
+        match answer.status() {
+            StatusCode::OK => Ok(Found::Content { body: answer.into_body(), tag }),
+            StatusCode::NOT_MODIFIED => Ok(Found::Same),
+            StatusCode::NOT_FOUND => Ok(Found::Absent),
+            other => Err(format!("the instance answers {other}")),
+        }
+    }
 }
 
 /// The instance found the prompt invalid.
@@ -82,7 +108,7 @@ fn rejected(job: &Job, body: &[u8]) -> Ending {
     Ending { kind: EndKind::Rejected, detail, history, load_ms: 0 }
 }
 
-/// What the instance is sent: the graph byte for byte, under the attempt's own id and the router's own session.
+/// What the instance is sent: the graph byte for byte but for renamed files, under the attempt's own id and the router's own session.
 fn body(job: &Job, upstream: UpstreamId, sid: &str) -> Bytes {
     let body = &job.body;
     let mut text = String::with_capacity(body.prompt.len() + body.extra_data.len() + 512);
@@ -97,7 +123,10 @@ fn body(job: &Job, upstream: UpstreamId, sid: &str) -> Bytes {
         text.push_str(&serde_json::json!(targets).to_string());
     }
     text.push_str(",\"prompt\":");
-    text.push_str(&body.prompt);
+    match body.renames.is_empty() {
+        true => text.push_str(&body.prompt),
+        false => text.push_str(&graph::renamed(&body.prompt, &body.renames)),
+    }
     text.push('}');
     text.into()
 }
@@ -136,7 +165,7 @@ pub(super) async fn stop(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::job::{Body, Secrets};
+    use crate::model::job::{Body, Rename, Secrets};
 
     fn job(extra_data: &str, secrets: &[(&str, &str)]) -> Job {
         let secrets = Secrets(secrets.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect());
@@ -159,6 +188,18 @@ mod tests {
         assert!(text.contains(r#""extra_data":{"extra_pnginfo": {},"api_key_comfy_org":"k"}"#), "{text}");
         assert!(text.contains(&format!(r#""prompt_id":"{upstream}""#)));
         assert!(text.contains(r#""partial_execution_targets":["1"]"#));
+    }
+
+    #[test]
+    fn a_file_is_sent_under_the_name_that_the_instance_has_it_by() {
+        let mut job = job("{}", &[]);
+        let rename = Rename { node: "1".into(), input: "x".into(), value: "~i0/a.png [output]".into() };
+        Arc::make_mut(&mut job.body).renames = vec![rename];
+        let text = String::from_utf8(body(&job, UpstreamId::mint(), "router").to_vec()).unwrap();
+        assert!(
+            text.contains(r#""prompt":{"1": {"class_type":"A","inputs":{"x":"~i0/a.png [output]"}}}"#),
+            "{text}"
+        );
     }
 
     #[test]

@@ -18,8 +18,8 @@ use crate::clock::{Clock, Tick};
 use crate::fleet::{self, EventKind, FleetEvent};
 use crate::ledger::{self, LedgerError};
 use crate::metrics;
-use crate::model::event::Event;
-use crate::model::id::{InstanceId, UpstreamId};
+use crate::model::event::{Event, OutputFile};
+use crate::model::id::{InstanceId, JobId, UpstreamId};
 use crate::model::view::DeviceText;
 use crate::policy;
 use crate::relay::{self, Report};
@@ -28,8 +28,10 @@ use crate::telemetry;
 
 use super::core::Core;
 use super::handle::{Handle, Look, Message, QueueView};
-use super::input::{Action, Input, InstanceChange, NotStored, Reply, RequestId, Sighting, Ticket};
-use super::{account, dispatch, settle, texts};
+use super::input::{
+    Action, Announcement, Input, InstanceChange, NotStored, Reply, RequestId, Sighting, Ticket,
+};
+use super::{account, dispatch, keep, settle, texts};
 
 /// Deadlines are checked this often.
 const TICK: Duration = Duration::from_millis(100);
@@ -50,6 +52,8 @@ pub struct Organs {
     pub assets: assets::Handle,
     pub relay: relay::Handle,
     pub telemetry: telemetry::Handle,
+    /// What jobs write is copied when they have ended.
+    pub keep_outputs: bool,
 }
 
 type Answer = Pin<Box<dyn Future<Output = Input> + Send>>;
@@ -65,6 +69,8 @@ pub struct Service {
     answers: FuturesUnordered<Answer>,
     waiting: HashMap<RequestId, oneshot::Sender<Reply>>,
     last_request: RequestId,
+    /// What jobs wrote whose ends are on their way to the disk.
+    written: HashMap<JobId, Vec<OutputFile>>,
     /// Attempts on their way to an instance.
     sending: HashMap<UpstreamId, JoinHandle<()>>,
     remaining: Arc<AtomicUsize>,
@@ -100,6 +106,7 @@ impl Service {
             answers: FuturesUnordered::new(),
             waiting: HashMap::new(),
             last_request: 0,
+            written: HashMap::new(),
             sending: HashMap::new(),
             remaining: remaining.clone(),
             listed: None,
@@ -166,6 +173,7 @@ impl Service {
             Message::Look(Look::Find(prompt_id, reply)) => drop(reply.send(self.core.find(&prompt_id))),
             Message::Look(Look::Fleet(reply)) => drop(reply.send(self.core.report())),
             Message::Look(Look::State(job, reply)) => drop(reply.send(self.core.state(job))),
+            Message::Look(Look::Why(job, reply)) => drop(reply.send(self.core.explain(job))),
         }
     }
 
@@ -277,6 +285,7 @@ impl Service {
             }
             Action::Announce(announcement) => {
                 account::ended(&announcement);
+                self.keep_outputs(&announcement);
                 self.organs.relay.tell(relay::Command::Announce(Box::new((*announcement).into())));
             }
             Action::Forget { upstream } => self.organs.relay.tell(relay::Command::Forget(upstream)),
@@ -311,6 +320,7 @@ impl Service {
 
     fn commit(&mut self, ticket: Ticket, events: Vec<Event>, insist: bool) {
         // Queued now, in the order of the actions; awaited later.
+        self.note_outputs(&events);
         let accepted = account::accepted(&events);
         let again = insist.then(|| events.clone());
         let first = self.organs.ledger.commit(events);
@@ -336,6 +346,26 @@ impl Service {
                 }
             }
         }));
+    }
+
+    fn note_outputs(&mut self, events: &[Event]) {
+        for event in events.iter().filter(|_| self.organs.keep_outputs) {
+            if let Event::JobEnded { job, history, .. } = event
+                && !history.files.is_empty()
+            {
+                self.written.insert(*job, history.files.clone());
+            }
+        }
+    }
+
+    fn keep_outputs(&mut self, end: &Announcement) {
+        if let (Some(files), Some(attempt)) = (self.written.remove(&end.job.id), &end.attempt) {
+            let (organs, job, instance) = (self.organs.clone(), end.job.id, attempt.instance.clone());
+            self.beside("keep outputs", async move {
+                keep::outputs(&organs, job, &instance, files).await;
+                None
+            });
+        }
     }
 
     /// Run something that talks to an instance, and feed what it found back.

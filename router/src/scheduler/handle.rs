@@ -10,6 +10,7 @@ use crate::model::event::Standing;
 use crate::model::id::JobId;
 use crate::model::job::{Job, JobState, Number};
 
+use super::core::Explanation;
 use super::input::{Change, ChangeRefused, Input, InstanceReport, Refusal, Reply, RequestId, Scope, Target};
 
 /// What the driver is sent.
@@ -51,6 +52,7 @@ pub(super) enum Look {
     Find(String, oneshot::Sender<Option<(Arc<Job>, bool)>>),
     Fleet(oneshot::Sender<Vec<InstanceReport>>),
     State(JobId, oneshot::Sender<Option<JobState>>),
+    Why(JobId, oneshot::Sender<Option<Explanation>>),
 }
 
 /// The open jobs.
@@ -154,6 +156,11 @@ impl Handle {
     /// None when it is over or never was.
     pub async fn state(&self, job: JobId) -> Result<Option<JobState>, Stopped> {
         self.look(|reply| Look::State(job, reply)).await
+    }
+
+    /// Why an open job is where it is; none when it is over or never was.
+    pub async fn explain(&self, job: JobId) -> Result<Option<Explanation>, Stopped> {
+        self.look(|reply| Look::Why(job, reply)).await
     }
 
     /// Jobs that are not over.

@@ -60,6 +60,11 @@ impl Waiting {
         self.priority.score - self.priority.ageing_per_second * seconds(self.since) + 0.0
     }
 
+    /// Score and ageing, now.
+    pub(super) fn effective(&self, now: Tick) -> f64 {
+        self.base() + self.priority.ageing_per_second * seconds(now)
+    }
+
     fn key(&self, urgency: f64) -> Key {
         (Reverse(self.place), Reverse(Total(urgency)), Total(self.number + 0.0), self.seq)
     }
@@ -71,7 +76,7 @@ impl Waiting {
 
     /// Its place among all.
     fn at(&self, now: Tick) -> Key {
-        self.key(self.base() + self.priority.ageing_per_second * seconds(now))
+        self.key(self.effective(now))
     }
 
     fn lane(&self) -> u64 {
@@ -109,6 +114,16 @@ impl Queue {
 
     pub(super) fn waiting_of(&self, class: JobClass) -> usize {
         self.classes[class as usize]
+    }
+
+    pub(super) fn get(&self, id: JobId) -> Option<&Waiting> {
+        self.rows.get(&id)
+    }
+
+    /// How many would run before it.
+    pub(super) fn ahead_of(&self, row: &Waiting, now: Tick) -> usize {
+        let at = row.at(now);
+        self.rows.values().filter(|other| other.at(now) < at).count()
     }
 
     pub(super) fn contains(&self, id: JobId) -> bool {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
@@ -36,6 +37,7 @@ struct Queue {
     messages: VecDeque<Message>,
     bytes: usize,
     result_bytes: usize,
+    emptied: Option<Instant>,
     closed: Option<Closed>,
 }
 
@@ -92,6 +94,12 @@ impl Outbox {
         self.queue().messages.is_empty()
     }
 
+    /// When the last message was taken; none while one waits.
+    pub fn emptied(&self) -> Option<Instant> {
+        let queue = self.queue();
+        queue.emptied.filter(|_| queue.messages.is_empty())
+    }
+
     /// Resolves when the client is to be cut off, even while a write to it waits.
     pub async fn overflowed(&self) {
         loop {
@@ -145,6 +153,9 @@ impl Queue {
             taken += message.payload.len();
             *self.share_of(&message) -= message.payload.len();
             into.push(message);
+        }
+        if self.messages.is_empty() {
+            self.emptied = Some(Instant::now());
         }
     }
 

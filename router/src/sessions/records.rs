@@ -2,8 +2,8 @@
 //! reloads, that returns while its old connection has died unnoticed, or that takes over from another.
 //!
 //! Of a job that runs, its present state is kept: how it began, what it made, where it is. Of one that has ended, the
-//! whole, until a socket that got it closes in good order, or a while. ComfyUI keeps nothing, and a client that comes
-//! a moment late waits for ever.
+//! whole, for a while; it is told to a socket that connects unless another has proved that it got it. ComfyUI keeps
+//! nothing, and a client that comes a moment late waits for ever.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -67,7 +67,7 @@ impl Records {
         self.held.bytes + self.held.result_bytes
     }
 
-    /// Notes a message that is sent to `socket`, or would be if there were one.
+    /// Notes a message that was sent to `socket`, or would have been if there were one.
     pub(super) fn keep(
         &mut self,
         job: &Arc<str>,
@@ -109,10 +109,12 @@ impl Records {
         self.replay(socket, |record| record.told != Some(socket))
     }
 
-    /// The socket had got everything and closed in good order.
-    pub(super) fn taken_by(&mut self, socket: SocketId) {
-        let told = self.jobs.iter_mut().filter(|record| record.told == Some(socket));
-        told.for_each(|record| record.taken = true);
+    /// The socket has got everything that was sent before that moment.
+    pub(super) fn taken_by(&mut self, socket: SocketId, until: Instant) {
+        let told = |record: &&mut Record| {
+            record.told == Some(socket) && record.ended.is_some_and(|ended| ended <= until)
+        };
+        self.jobs.iter_mut().filter(told).for_each(|record| record.taken = true);
     }
 
     /// What ended so long ago interests nobody.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Client;
 use super::message::Message;
@@ -65,7 +65,7 @@ impl Table {
         let was_newest = known.sockets.last() == Some(&id);
         known.sockets.retain(|other| *other != id);
         if well && outbox.is_some_and(|outbox| outbox.is_empty()) {
-            known.records.taken_by(id);
+            known.records.taken_by(id, Instant::now());
         }
         match known.sockets.last() {
             Some(heir) if was_newest => {
@@ -94,12 +94,22 @@ impl Table {
         }
         let Some(known) = self.clients.get_mut(client) else { return };
         let newest = known.sockets.last().copied();
+        // First sent, then kept: whoever has got everything until the record's moment has got this.
+        if let Some(outbox) = newest.and_then(|id| self.sockets.get(&id)) {
+            outbox.push(message.clone());
+        }
         let before = known.records.bytes();
         known.records.keep(job, &message, newest, limits.within(before + MAX_KEPT.saturating_sub(self.kept)));
         self.kept = (self.kept + known.records.bytes()).saturating_sub(before);
-        match newest.and_then(|id| self.sockets.get(&id)) {
-            Some(outbox) => outbox.push(message),
-            None => self.drop_if_idle(client),
+        if newest.is_none() {
+            self.drop_if_idle(client);
+        }
+    }
+
+    /// The socket has got everything that was sent before that moment.
+    pub(super) fn taken_by(&mut self, client: &Client, id: SocketId, until: Instant) {
+        if let Some(known) = self.clients.get_mut(client) {
+            known.records.taken_by(id, until);
         }
     }
 

@@ -205,6 +205,9 @@ pub struct Config {
     /// File to which each execution is appended before it starts, one JSON object a line.
     pub oracle: Option<PathBuf>,
     pub crash_mode: CrashMode,
+    /// With the holes that releases before 0.28.0 have: paths of model previews and of loaded images lead wherever they
+    /// like, pages and scripts are served as such, and ComfyUI-Manager listens to whoever reaches it.
+    pub careless: bool,
     /// The stock page's folder; a placeholder page if absent.
     pub web_root: Option<PathBuf>,
 }
@@ -227,6 +230,7 @@ impl Default for Config {
             host: None,
             oracle: None,
             crash_mode: CrashMode::ClosePort,
+            careless: false,
             web_root: None,
         }
     }

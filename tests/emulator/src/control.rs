@@ -5,7 +5,11 @@ pub(crate) mod fault;
 pub(crate) mod gate;
 pub(crate) mod oracle;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -114,6 +118,16 @@ impl Control {
     /// Opens the gate, forgets faults, overrides and the executions in memory.
     pub fn reset(&self) {
         self.machine.reset();
+    }
+
+    /// Every request to `/free`, to `/custom/note/...` and to ComfyUI-Manager's paths, as `METHOD path length-of-body`.
+    pub fn visits(&self) -> Vec<String> {
+        self.machine.visits.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where its `input`, `output`, `temp` and `user` lie.
+    pub fn dir(&self) -> &Path {
+        self.machine.dirs.root()
     }
 
     /// Frames that were sent to the open websocket of this sid: a test which has read so many has read all.

@@ -39,10 +39,18 @@ impl Place {
 #[derive(Debug)]
 pub(crate) struct Dirs {
     root: PathBuf,
+    /// Names of files to load are not looked at.
+    careless: bool,
     _own: Option<TempDir>,
 }
 
 impl Dirs {
+    /// One that loads whatever it is told to, as releases before 0.28.0 do.
+    pub(crate) fn careless(mut self, careless: bool) -> Self {
+        self.careless = careless;
+        self
+    }
+
     pub(crate) fn open(dir: Option<&Path>) -> io::Result<Self> {
         let (root, own) = match dir {
             Some(dir) => (dir.to_owned(), None),
@@ -54,7 +62,7 @@ impl Dirs {
         for name in ["input", "output", "user"] {
             fs::create_dir_all(root.join(name))?;
         }
-        Ok(Self { root, _own: own })
+        Ok(Self { root, careless: false, _own: own })
     }
 
     /// What a starting ComfyUI does to its temporary files.
@@ -79,7 +87,8 @@ impl Dirs {
     /// The file behind `[subfolder/]name[ [input|output|temp]]`; no annotation means input.
     pub(crate) fn annotated(&self, name: &str) -> Option<PathBuf> {
         let (name, place) = annotation(name);
-        inside(&self.place(place.unwrap_or(Place::Input)), name)
+        let base = self.place(place.unwrap_or(Place::Input));
+        if self.careless { Some(base.join(name)) } else { inside(&base, name) }
     }
 
     /// Names of the files directly in `input`, sorted, as the combo of `LoadImage` lists them.

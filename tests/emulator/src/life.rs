@@ -51,6 +51,8 @@ pub(crate) struct Machine {
     pub(crate) gpu: Option<Arc<Gpu>>,
     /// Distinguishes the processes which share a card.
     pub(crate) owner: u64,
+    /// Requests that leave no other trace, as `METHOD path length-of-body`.
+    pub(crate) visits: Mutex<Vec<String>>,
     lives: AtomicU64,
     current: Mutex<Weak<Life>>,
 }
@@ -61,7 +63,7 @@ impl Machine {
         let host = config.host.clone().unwrap_or_else(|| Host::new(DEFAULT_PAGE_CACHE_MIB));
         let gpu = config.gpu.as_ref().map(|spec| host.gpu(spec, config.timing.speed()));
         Ok(Self {
-            dirs: Dirs::open(config.dir.as_deref())?,
+            dirs: Dirs::open(config.dir.as_deref())?.careless(config.careless),
             catalogue: Catalogue::new(&config),
             gate: Gate::new(),
             faults: Faults::new(),
@@ -69,6 +71,7 @@ impl Machine {
             host,
             gpu,
             owner: OWNERS.fetch_add(1, Ordering::Relaxed),
+            visits: Mutex::default(),
             lives: AtomicU64::new(0),
             current: Mutex::default(),
             config,
@@ -87,6 +90,10 @@ impl Machine {
             Strike::EchoEvents(on) => self.life().iter().for_each(|life| life.hub.echo(on)),
             Strike::Blow(blow) => self.life().iter().for_each(|life| life.strike(blow)),
         }
+    }
+
+    pub(crate) fn visit(&self, what: String) {
+        self.visits.lock().unwrap_or_else(PoisonError::into_inner).push(what);
     }
 
     pub(crate) fn reset(&self) {

@@ -112,6 +112,7 @@ fn twins() -> Router<App> {
         .route("/models/{folder}", get(info::models_in))
         .route("/experiment/models", get(info::experiment_models))
         .route("/experiment/models/{folder}", get(info::experiment_models_in))
+        .route("/experiment/models/preview/{folder}/{path_index}/{file}", get(info::model_preview))
         .route("/extensions", get(web::extensions))
         .route("/workflow_templates", get(info::empty_object))
         .route("/i18n", get(info::empty_object))

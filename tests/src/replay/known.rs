@@ -12,6 +12,7 @@ struct Known {
 
 const KNOWN: &[Known] = &[
     Known { key: "file-subfolders", smooth: |_, _, router| subfolders(router) },
+    Known { key: "history-numbers", smooth: history_numbers },
     Known { key: "queue-numbers", smooth: |_, direct, router| each(direct, router, numbers) },
     Known { key: "tracebacks", smooth: |_, direct, router| each(direct, router, tracebacks) },
     Known { key: "instances-named", smooth: |_, _, router| instances(router) },
@@ -25,6 +26,7 @@ const KNOWN: &[Known] = &[
     Known { key: "other-pages", smooth: other_pages },
     Known { key: "devices", smooth: |_, direct, router| each(direct, router, devices) },
     Known { key: "worker-killers", smooth: worker_killers },
+    Known { key: "no-programs", smooth: no_programs },
     Known { key: "present-state", smooth: present_state },
 ];
 
@@ -74,6 +76,24 @@ fn subfolders(value: &mut Value) {
         {
             *folder = folder.split_once('/').map_or_else(String::new, |(_, rest)| rest.to_owned());
         }
+    });
+}
+
+/// The list of the history, not one entry.
+fn history_numbers(entry: &Entry, direct: &mut Value, router: &mut Value) {
+    if entry.what.contains("/history/") || !entry.what.contains("/history") {
+        return;
+    }
+    each(direct, router, |value| {
+        deep(value, &mut |value| {
+            if let Value::Array(item) = value
+                && item.len() == 5
+                && item[1].is_string()
+                && item[2].is_object()
+            {
+                item[0] = json!("*");
+            }
+        });
     });
 }
 
@@ -202,6 +222,15 @@ fn devices(value: &mut Value) {
             device.remove("instance");
             device.remove("index");
         }
+    }
+}
+
+/// Files that a browser could run are downloads.
+fn no_programs(entry: &Entry, direct: &mut Value, router: &mut Value) {
+    let download =
+        router["headers"]["content-disposition"].as_str().is_some_and(|how| how.starts_with("attachment"));
+    if entry.what.contains("/view?") && download && direct["status"] == router["status"] {
+        direct["headers"] = router["headers"].clone();
     }
 }
 

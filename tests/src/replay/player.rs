@@ -212,10 +212,20 @@ impl Player {
 
     /// `POST /upload/image`
     pub(super) async fn upload(&mut self, name: &str, content: &[u8], fields: &[(&str, &str)]) {
-        let answer = self.http.upload_with(name, content, fields).await;
+        self.upload_to("/upload/image", name, content, fields).await;
+    }
+
+    pub(super) async fn upload_to(
+        &mut self,
+        path: &str,
+        name: &str,
+        content: &[u8],
+        fields: &[(&str, &str)],
+    ) {
+        let answer = self.http.upload_to(path, name, content, fields).await;
         let fields: serde_json::Map<String, Value> =
             fields.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
-        self.note(&Method::POST, "/upload/image", &json!({"filename": name, "fields": fields}), &answer);
+        self.note(&Method::POST, path, &json!({"filename": name, "fields": fields}), &answer);
     }
 
     fn note(&mut self, method: &Method, path: &str, body: &Value, answer: &Answer) {

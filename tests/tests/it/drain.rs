@@ -6,7 +6,11 @@ use comfy_router_tests::{Books, Client, Fleet, Http, Message, Run, Serve, eventu
 
 use hyper::Method;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::watch,
+};
 
 #[tokio::test]
 async fn sigterm_lets_running_jobs_end_and_keeps_the_rest() {
@@ -94,6 +98,23 @@ async fn a_second_sigterm_ends_the_wait() {
     fleet.open();
     client.end_of(&id).await;
     assert_eq!(fleet.started(), 1, "the same execution ended");
+}
+
+#[tokio::test]
+async fn with_a_socket_of_its_supervisor_a_restart_refuses_no_connection() {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let fleet = Fleet::of(1).await;
+    let mut router = Serve::over(fleet.instances()).on(socket).start().await;
+    router.stop().await;
+
+    let address = router.url().trim_start_matches("http://").to_owned();
+    let mut early = TcpStream::connect(&address).await.expect("it waits for the next router");
+    let request = format!("GET /prompt HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    early.write_all(request.as_bytes()).await.expect("a request");
+    router.start_again().await;
+    let mut answer = String::new();
+    within("an answer", early.read_to_string(&mut answer)).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 /// Posts as a client does that wants its prompt taken once, whatever happens: the same key until there is an answer.

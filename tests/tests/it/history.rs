@@ -163,3 +163,28 @@ async fn a_job_that_no_instance_ended_has_a_status_in_its_history() {
     fleet.open();
     client.end_of("first").await;
 }
+
+/// The stock page takes no entry of the list whose number is not above those it has.
+#[tokio::test]
+async fn numbers_in_the_list_rise_though_jobs_end_out_of_order() {
+    let fleet = Fleet::of(2).await;
+    fleet.hold();
+    let router = Serve::over(fleet.instances()).start().await;
+    let client = Client::connect(&router, "c").await;
+    client.post_as("first", &plain(1)).await;
+    let at = fleet.held_anywhere().await;
+    client.post_as("second", &plain(2)).await;
+    fleet.held(1 - at).await;
+    fleet.control(1 - at).open();
+    client.end_of("second").await;
+    fleet.open();
+    client.end_of("first").await;
+
+    let list = client.http.get_json("/history?max_items=64").await;
+    let list = list.as_object().expect("an object");
+    let numbers: Vec<i64> =
+        list.values().map(|entry| entry["prompt"][0].as_i64().expect("an integer")).collect();
+    assert_eq!(list.keys().collect::<Vec<_>>(), ["second", "first"]);
+    assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
+    assert_eq!(client.history("first").await["prompt"][0], 0, "its own number");
+}

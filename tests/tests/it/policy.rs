@@ -40,7 +40,7 @@ async fn runs(client: &Client, colour: u32) -> String {
 async fn a_new_file_decides_from_the_next_decision_on() {
     let fleet = Fleet::of(2).await;
     let file = PolicyFile::holding(&component("least-loaded"));
-    let router = Serve::over(fleet.instances()).policy(&file.path()).start().await;
+    let router = Serve::over(fleet.instances()).patient().policy(&file.path()).start().await;
     let client = Client::connect(&router, "c").await;
     let before = runs(&client, 1).await;
     let old = serving(&router).await;
@@ -78,7 +78,7 @@ async fn a_new_file_decides_from_the_next_decision_on() {
 async fn replacing_the_policy_again_and_again_fails_no_job() {
     let fleet = Fleet::of(3).await;
     let file = PolicyFile::holding(&component("least-loaded"));
-    let router = Serve::over(fleet.instances()).policy(&file.path()).start().await;
+    let router = Serve::over(fleet.instances()).patient().policy(&file.path()).start().await;
     let client = Client::connect(&router, "c").await;
     let done = std::cell::Cell::new(false);
     let swapping = async {
@@ -167,4 +167,48 @@ async fn a_policy_that_does_not_start_is_no_reason_not_to_serve() {
     runs(&client, 3).await;
     let status = policy(&router).await;
     assert!(status["refused"]["message"].is_string(), "{status}");
+}
+
+#[tokio::test]
+async fn a_policy_that_places_fills_every_slot_and_loses_nothing_when_it_fails() {
+    for deed in ["match", "nobody", "duplicate", "trap"] {
+        let fleet = Fleet::of(3).await;
+        let file = PolicyFile::holding(&component("matcher"));
+        let serve = Serve::over(fleet.instances()).patient().policy(&file.path());
+        // The sample calls before it is taken into service, which are dated 2023, do not see it misbehave.
+        let serve = serve
+            .set(&format!("policy.settings.do={deed:?}"))
+            .set("policy.settings.from_ms=1_750_000_000_000.0");
+        let router = serve.start().await;
+        let client = Client::connect(&router, "c").await;
+        fleet.hold();
+        let mut ids = Vec::new();
+        for colour in 1..=6 {
+            ids.push(client.post(&plain(colour)).await);
+        }
+        // Left out by the policy they start all the same once they were held as long as may be; nobody waits for that.
+        if deed != "nobody" {
+            for at in 0..3 {
+                fleet.held(at).await;
+            }
+            fleet.open();
+            for id in &ids {
+                let said = client.end_of(id).await;
+                assert!(kinds(&said).contains(&"execution_success".to_owned()), "{deed}: {:?}", kinds(&said));
+            }
+            let job = router.job(&ids[0]).await;
+            let placed =
+                job["decisions"].as_array().expect("decisions").iter().rfind(|d| d["hook"] == "place");
+            let placed = placed.expect("it was placed");
+            assert_eq!(
+                (&placed["fallback"].is_null(), &placed["seen"]["candidates"].is_array()),
+                (&(deed == "match"), &true)
+            );
+        }
+        assert_eq!(router.metric("comfy_router_decisions_total", "route").await, 0.0, "route is not asked");
+        eventually("place is asked", || async {
+            (router.metric("comfy_router_decisions_total", "place").await >= 1.0).then_some(())
+        })
+        .await;
+    }
 }

@@ -322,7 +322,8 @@ fn an_uploaded_file_that_nobody_has_is_refused_in_the_loaders_words() {
     });
     let newer = Rules { combo_options: true, missing_node_type: false };
     let submission = prompt::parse(json!({"prompt": graph}).to_string().as_bytes()).unwrap();
-    let absent = named_files(&submission.graph, &catalogue());
+    let absent: HashSet<UploadRef> =
+        named_files(&submission.graph, &catalogue()).into_iter().map(|named| named.file).collect();
     assert_eq!(absent.len(), 1);
     let error = analysed_with(json!({"prompt": graph}), newer, &absent).unwrap_err();
     assert_eq!(

@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use super::{Flaw, Graph, Input, Known, Lacking, Node};
 use crate::comfy::catalogue::{self, ClassInfo, InputKind, OutputType, TypeName};
 use crate::comfy::errors::{PromptError, clip};
+use crate::comfy::files;
 use crate::comfy::python::{self, Num};
 
 /// More faulty nodes than this are not described.
@@ -287,15 +288,16 @@ impl<'a> Walk<'a> {
         Ok(Found::Fault(fault("return_type_mismatch", message, &details, extra)))
     }
 
-    /// The own check of ComfyUI's loaders of uploaded files.
+    /// The own check of ComfyUI's loaders of uploaded files, and one that all who load such files should have.
     fn absent_files(&self, frame: &Frame<'a>) -> Vec<Value> {
         let inputs = frame.class.into_iter().flat_map(|class| &class.inputs);
         let missing = inputs.filter_map(|(name, declared)| {
-            let kind = declared.file_kind?;
             let Input::Text(value) = frame.node.inputs.get(name)? else { return None };
-            let file = crate::comfy::files::upload_ref(value)?;
-            self.known.absent.contains(&file).then(|| {
-                let details = format!("{name} - Invalid {kind} file: {}", clip(value, MAX_ECHO));
+            let hostile = declared.upload && files::leads_out(value);
+            let absent = || files::upload_ref(value).is_some_and(|file| self.known.absent.contains(&file));
+            (hostile || declared.file_kind.is_some() && absent()).then(|| {
+                let kind = declared.file_kind.map_or_else(String::new, |kind| format!("{kind} "));
+                let details = format!("{name} - Invalid {kind}file: {}", clip(value, MAX_ECHO));
                 let message = "Custom validation failed for node";
                 fault("custom_validation_failed", message, &details, json!({"input_name": name}))
             })

@@ -94,7 +94,7 @@ fn clients(question: &Question) -> Vec<u32> {
 
 impl Texts {
     fn of(job: &JobView) -> Self {
-        let JobTexts { body, needs } = &job.texts;
+        let JobTexts { body, needs, .. } = &job.texts;
         let (classes, models) = (needs.classes.clone(), needs.models.clone());
         Self { classes, models, extra_data: body.extra_data.clone(), headers: body.headers.clone() }
     }
@@ -102,7 +102,7 @@ impl Texts {
     fn behind(self) -> JobTexts {
         let body = Body { extra_data: self.extra_data, headers: self.headers, ..Body::default() };
         let needs = Needs { classes: self.classes, models: self.models, ..Needs::default() };
-        JobTexts { body: Arc::new(body), needs: Arc::new(needs) }
+        JobTexts { job: None, body: Arc::new(body), needs: Arc::new(needs) }
     }
 }
 
@@ -126,7 +126,7 @@ impl Writer {
     }
 
     fn entry(&mut self, consultation: &Consultation, records: &[DecisionRecord]) -> Entry {
-        let Consultation { seed, context, question } = consultation;
+        let Consultation { seed, context, question, .. } = consultation;
         let fleet: Vec<Seen> = context.fleet.iter().map(Seen::of).collect();
         let changed = self.fleet.as_ref() != Some(&fleet);
         if changed {
@@ -217,7 +217,7 @@ impl Reader {
             classes: entry.classes,
             waiting: Arc::new(entry.waiting),
         };
-        Ok((Consultation { seed: entry.seed, context, question }, entry.said))
+        Ok((Consultation { job: None, seed: entry.seed, context, question }, entry.said))
     }
 }
 

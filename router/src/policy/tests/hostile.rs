@@ -164,13 +164,44 @@ async fn the_remaining_hooks_are_bounded_too() {
             "{deed}"
         );
     }
-    for deed in ["unknown", "duplicate", "long_list"] {
-        let (answer, fallback) = ask("place", deed, 7).await;
-        assert_eq!(fallback, Some(Fallback::BadAnswer), "{deed}");
-        let Answer::Place(placement) = answer else { panic!("no placement") };
-        assert!(!placement.pairs.is_empty(), "the built-in places");
-    }
-    let (Answer::Place(placement), None) = ask("place", "huge", 7).await else { panic!("it answers") };
-    assert_eq!(placement.hold_ms, 60_000);
     assert_eq!(ask("observe", "trap", 6).await, (Answer::Observe, Some(Fallback::Trap)));
+}
+
+/// The other fixture, told to do `deed` once it is in service.
+async fn placed(deed: &str) -> (crate::model::decision::Placement, Option<Fallback>) {
+    let settings = object(json!({"do": deed, "from_ms": LATER_MS as f64}));
+    let config = Config { file: Some(built("matcher")), settings, limits: PATIENT, ..Config::default() };
+    let (handle, _) = started(config);
+    assert!(handle.places());
+    let decided = handle.decide(later(sample::questions(0, 4).swap_remove(7))).await;
+    let Answer::Place(placement) = decided.answer else { panic!("no placement") };
+    (placement, decided.records[0].fallback)
+}
+
+#[tokio::test]
+async fn a_window_is_placed_within_its_offers_or_by_the_builtin() {
+    let (good, fallback) = placed("match").await;
+    assert_eq!((fallback, good.hold_ms), (None, 60_000), "a hold is bounded");
+    assert!(!good.pairs.is_empty());
+    for deed in ["unknown", "duplicate", "long_list", "crowd"] {
+        let (builtin, fallback) = placed(deed).await;
+        assert_eq!(fallback, Some(Fallback::BadAnswer), "{deed}");
+        assert!(!builtin.pairs.is_empty(), "the built-in places");
+    }
+    assert_eq!(placed("trap").await.1, Some(Fallback::Trap));
+    let (nobody, fallback) = placed("nobody").await;
+    assert_eq!((nobody.pairs.len(), fallback), (0, None), "all may be left out");
+}
+
+#[tokio::test]
+async fn each_job_of_a_window_shows_its_own_texts() {
+    let (classes, _) = placed("classes").await;
+    let counts: Vec<&str> = classes.reason.split(',').collect();
+    assert_eq!(counts.len(), sample::WINDOW as usize);
+    // Every seventh sample is a job of which nothing is known.
+    let unknown = |n: usize| n % 7 == 6;
+    assert!(
+        counts.iter().enumerate().all(|(n, count)| *count == if unknown(n) { "0" } else { "3" }),
+        "{counts:?}"
+    );
 }

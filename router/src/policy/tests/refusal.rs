@@ -158,8 +158,7 @@ fn configure_may_refuse_its_settings_and_may_not_hang() {
 
 #[test]
 fn the_gate_tries_every_hook() {
-    for hook in
-        ["admit", "prioritize", "limits_for", "on_timeout", "route", "on_failure", "tick", "observe", "place"]
+    for hook in ["admit", "prioritize", "limits_for", "on_timeout", "route", "on_failure", "tick", "observe"]
     {
         let (reason, message) = at_once(hook, "trap");
         assert!(reason == "gate" && message.starts_with(hook), "{hook}: {message}");
@@ -173,4 +172,18 @@ fn a_typo_in_the_settings_is_told_to_the_operator() {
     let handle = start(config, Arc::new(ManualClock::default())).unwrap();
     let refused = handle.status().refused.expect("the typo is refused");
     assert!(refused.message.contains("unknown field `max_wait`"), "{}", refused.message);
+}
+
+/// As a Go guest with the usual adapter: it answers for a while, and then no more.
+#[test]
+fn the_gate_goes_on_long_enough_to_see_a_leak() {
+    let settings = object(json!({"on": "route", "do": "trap", "after": 250}));
+    let config = Config { file: Some(built("hostile")), settings, limits: PATIENT, ..Config::default() };
+    let handle = start(config, Arc::new(ManualClock::default())).unwrap();
+    let refused = handle.status().refused.expect("it is refused");
+    assert!(
+        refused.reason == "gate" && refused.message.starts_with("route failed with trap"),
+        "{}",
+        refused.message
+    );
 }

@@ -216,6 +216,7 @@ async fn a_policy_thread_that_does_not_answer_is_answered_for() {
     let (_serving, serving) = watch::channel(builtin_version());
     let (_status, status) = watch::channel(PolicyStatus::builtin(0));
     let handle = Handle {
+        lanes: Arc::new([]),
         asks,
         loads,
         config: Arc::default(),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::decision::Hook;
-use crate::policy::tools::{self, bench, check};
+use crate::policy::tools::{self, bench, check, conform};
 
 fn short(names: &[String]) -> Vec<&str> {
     names
@@ -127,4 +127,20 @@ async fn the_last_decisions_are_in_memory_too() {
     std::fs::write(&log, "{\"at\": 1}").unwrap();
     let error = tools::replay(&[log], &player, None).unwrap_err().to_string();
     assert!(error.contains("ring.jsonl, line 1: missing field"), "{error}");
+}
+
+#[test]
+fn the_shipped_policies_conform_and_the_hostile_one_does_not() {
+    for policy in ["model-affinity", "least-loaded", "fair-share", "guard"] {
+        let report = conform(&built(policy), &Map::new()).unwrap();
+        assert!(report.conforms() && report.asked > 50, "{report}");
+    }
+    for (hook, deed, rule) in
+        [("route", "unknown", "bounds"), ("prioritize", "infinite", "bounds"), ("tick", "trap", "totality")]
+    {
+        let report = conform(&built("hostile"), &object(json!({"on": hook, "do": deed}))).unwrap();
+        let broken: Vec<_> = report.broken.iter().map(|broken| (broken.hook.as_str(), broken.rule)).collect();
+        assert_eq!(broken, [(hook, rule)], "{report}");
+        assert!(report.to_string().contains("does not conform"), "{report}");
+    }
 }

@@ -58,7 +58,7 @@ pub fn check(path: &Path, settings: &Settings) -> Result<Report, ToolError> {
     };
     let (limits, bounds) = (&opened.config.limits, &opened.config.bounds);
     let outcome = opened.compile().and_then(|version| {
-        report.hooks.clone_from(&version.hooks);
+        report.hooks = version.hooks().to_vec();
         gate::pass(&version, limits, bounds, now_ms())?;
         dry_run(&version, &Check { limits, bounds }, &mut report)
     });

@@ -1,7 +1,9 @@
 //! From bytes to a version that can make guests: compiled, its imports and exports checked, linked.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, InstancePre};
 
@@ -17,24 +19,36 @@ use crate::policy::state::Space;
 
 const PACKAGE: &str = "comfy-router:policy/";
 
-/// A component that could be linked. Guests are made of it, one after the other.
+/// A linked component with its settings. Guests are made of it, one after the other.
 pub(crate) struct Version {
     pub(crate) id: PolicyVersion,
-    pub(crate) hooks: Vec<Hook>,
-    pub(crate) bytes: u64,
+    pub(super) linked: Arc<Linked>,
+    /// A JSON object.
+    settings: String,
+}
+
+/// A component that could be linked.
+pub(super) struct Linked {
+    digest: Arc<str>,
+    hooks: Vec<Hook>,
+    bytes: u64,
     pub(super) engine: Engine,
     pub(super) limits: GuestLimits,
     pub(super) pre: InstancePre<State>,
     pub(super) indices: Indices,
-    settings: String,
     space: Space,
 }
 
 impl std::fmt::Debug for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Version").field("id", &self.id).field("hooks", &self.hooks).finish_non_exhaustive()
+        f.debug_struct("Version")
+            .field("id", &self.id)
+            .field("hooks", &self.linked.hooks)
+            .finish_non_exhaustive()
     }
 }
+
+type Settings = serde_json::Map<String, serde_json::Value>;
 
 /// Which hooks are exported, and where.
 pub(super) struct Indices {
@@ -62,7 +76,7 @@ impl Version {
         engine: &Engine,
         limits: &GuestLimits,
         id: PolicyVersion,
-        settings: String,
+        settings: &Settings,
         space: Space,
         bytes: &[u8],
     ) -> Result<Self, LoadError> {
@@ -85,17 +99,43 @@ impl Version {
         if hooks.iter().all(|hook| *hook == Hook::Configure) {
             return Err(LoadError::NoHooks(listed(&description.exports)));
         }
-        let (engine, limits) = (engine.clone(), *limits);
-        Ok(Self { id, hooks, bytes: bytes.len() as u64, engine, limits, pre, indices, settings, space })
+        let (engine, limits, digest) = (engine.clone(), *limits, id.digest);
+        let bytes = bytes.len() as u64;
+        let linked = Linked { digest, hooks, bytes, engine, limits, pre, indices, space };
+        Ok(Self::of(id.name, Arc::new(linked), settings))
+    }
+
+    fn of(name: Arc<str>, linked: Arc<Linked>, settings: &Settings) -> Self {
+        let settings = serde_json::Value::Object(settings.clone()).to_string();
+        let id = PolicyVersion { name, digest: with_settings(&linked.digest, &settings) };
+        Self { id, linked, settings }
+    }
+
+    /// The same component, told something else. Another version: its decisions are not those of this one.
+    pub(crate) fn with_settings(&self, settings: &Settings) -> Self {
+        Self::of(self.id.name.clone(), self.linked.clone(), settings)
     }
 
     pub(crate) fn exports(&self, hook: Hook) -> bool {
-        self.hooks.contains(&hook)
+        self.linked.hooks.contains(&hook)
+    }
+
+    pub(crate) fn hooks(&self) -> &[Hook] {
+        &self.linked.hooks
+    }
+
+    /// Size of the component.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.linked.bytes
+    }
+
+    pub(crate) fn settings(&self) -> &str {
+        &self.settings
     }
 
     /// A fresh guest, configured. `now_ms` is what its clock says meanwhile.
     pub(crate) fn guest(&self, now_ms: u64) -> Result<Guest, LoadError> {
-        self.made(now_ms, self.space.clone(), true, &self.settings)
+        self.made(now_ms, self.linked.space.clone(), true, &self.settings)
     }
 
     /// A guest whose deeds have no consequence: what it remembers and measures is lost with it.
@@ -105,14 +145,23 @@ impl Version {
 
     /// As `trial`, with settings of its own.
     pub(crate) fn trial_with(&self, settings: &str, now_ms: u64) -> Result<Guest, LoadError> {
-        self.made(now_ms, self.space.fork(), false, settings)
+        self.made(now_ms, self.linked.space.fork(), false, settings)
     }
 
     fn made(&self, now_ms: u64, space: Space, live: bool, settings: &str) -> Result<Guest, LoadError> {
         let mut guest = Guest::instantiate(self, space, live)?;
-        guest.configure(settings, Duration::from_millis(self.limits.configure_ms), now_ms)?;
+        guest.configure(settings, Duration::from_millis(self.linked.limits.configure_ms), now_ms)?;
         Ok(guest)
     }
+}
+
+/// The component's digest, and what tells these settings from others.
+fn with_settings(digest: &Arc<str>, settings: &str) -> Arc<str> {
+    if settings == "{}" {
+        return digest.clone();
+    }
+    let sum = Sha256::digest(settings.as_bytes());
+    format!("{digest}-{:02x}{:02x}", sum[0], sum[1]).into()
 }
 
 /// An interface of ours in a version that this router does not know yet.
@@ -135,7 +184,7 @@ fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, LoadError> {
         [0, b'a', b's', b'm', ..] => {}
         _ => return Err(LoadError::NotWasm),
     }
-    Component::new(&engine.wasmtime, bytes).map_err(|error| LoadError::Compile(line(&error)))
+    engine.component(bytes).map_err(|error| LoadError::Compile(line(&error)))
 }
 
 fn describe_component(engine: &Engine, component: &Component) -> Description {

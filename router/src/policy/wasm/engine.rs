@@ -1,12 +1,15 @@
 //! The engine and its clock of epochs: a call is interrupted when its deadline, counted in ticks of 1 ms, has passed.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::Thread;
 use std::time::Duration;
 
+use wasmtime::component::Component;
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+use super::cache::Cache;
 use crate::policy::config::GuestLimits;
 use crate::policy::error::StartError;
 
@@ -15,8 +18,8 @@ const TICK: Duration = Duration::from_millis(1);
 /// Ticks without a call after which the ticker sleeps, so that an idle router does not wake a thousand times a second.
 const IDLE_TICKS: u32 = 200;
 
-/// Guests alive at once: newest, last good, one in the gate, and room for tools.
-const GUESTS: u32 = 8;
+/// Guests alive at once: newest, last good, canary and shadow of each component in service, one in the gate, and room.
+const GUESTS: u32 = 24;
 
 #[derive(Clone)]
 pub(crate) struct Engine {
@@ -25,6 +28,7 @@ pub(crate) struct Engine {
     pub(super) metered: bool,
     pace: Arc<Pace>,
     ticker: Thread,
+    cache: Option<Cache>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -60,7 +64,24 @@ impl Engine {
             .name("policy-tick".to_owned())
             .spawn(move || tick(&weak, &shared))
             .map_err(|source| StartError::Thread { name: "policy-tick", source })?;
-        Ok(Self { wasmtime, metered, pace, ticker: ticker.thread().clone() })
+        Ok(Self { wasmtime, metered, pace, ticker: ticker.thread().clone(), cache: None })
+    }
+
+    /// Keeps compiled code in this folder, so that a second start is a fast one.
+    pub(crate) fn cached_in(mut self, dir: Option<&Path>) -> Self {
+        self.cache = dir.map(|dir| Cache::new(dir.join("compiled"), &self.wasmtime));
+        self
+    }
+
+    /// Compiles, or finds what was compiled before.
+    pub(super) fn component(&self, bytes: &[u8]) -> wasmtime::Result<Component> {
+        let Some(cache) = &self.cache else { return Component::new(&self.wasmtime, bytes) };
+        if let Some(component) = cache.get(&self.wasmtime, bytes) {
+            return Ok(component);
+        }
+        let component = Component::new(&self.wasmtime, bytes)?;
+        cache.put(bytes, &component);
+        Ok(component)
     }
 
     /// Epochs that pass within `limit`, and one more because the first is already running.

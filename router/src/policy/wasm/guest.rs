@@ -59,7 +59,7 @@ type Called<T> = Result<T, CallError>;
 macro_rules! load {
     ($version:expr, $store:expr, $instance:expr, $($field:ident),*) => {
         Exports {$(
-            $field: match &$version.indices.$field {
+            $field: match &$version.linked.indices.$field {
                 None => None,
                 Some(indices) => Some(indices.load(&mut $store, &$instance).map_err(|error| LoadError::Shape {
                     interface: stringify!($field),
@@ -83,18 +83,21 @@ fn refuel(store: &mut Store<State>, engine: &Engine) {
 
 impl Guest {
     pub(super) fn instantiate(version: &Version, space: Space, live: bool) -> Result<Self, LoadError> {
-        let limits = version.limits;
+        let limits = version.linked.limits;
         let mut store =
-            Store::new(&version.engine.wasmtime, State::new(version.id.clone(), &limits, space, live));
+            Store::new(&version.linked.engine.wasmtime, State::new(version.id.clone(), &limits, space, live));
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(limits.transfer_kib as usize * 1024);
-        refuel(&mut store, &version.engine);
+        refuel(&mut store, &version.linked.engine);
         let time = Duration::from_millis(limits.configure_ms);
         store.set_epoch_deadline(Engine::ticks(time));
         store.data_mut().meter = Meter::new(limits.host_calls, time);
-        let running = version.engine.call();
-        let instance =
-            version.pre.instantiate(&mut store).map_err(|error| LoadError::Instantiate(line(&error)))?;
+        let running = version.linked.engine.call();
+        let instance = version
+            .linked
+            .pre
+            .instantiate(&mut store)
+            .map_err(|error| LoadError::Instantiate(line(&error)))?;
         let exports = load!(
             version,
             store,
@@ -110,7 +113,7 @@ impl Guest {
             feedback
         );
         drop(running);
-        Ok(Self { store, exports, engine: version.engine.clone(), limits })
+        Ok(Self { store, exports, engine: version.linked.engine.clone(), limits })
     }
 
     /// The last answer was found good: what its call changed in `state` counts.

@@ -310,6 +310,7 @@ impl Core {
     fn report_attempt(&mut self, id: JobId, run: &Run, outcome: &AttemptOutcome, load_ms: u32) {
         let entry = &self.jobs[&id];
         self.reports.push(AttemptReport {
+            job: Some(id),
             tenant: entry.tenant,
             client: entry.client,
             signature: (entry.job.needs.signature ^ (entry.job.needs.signature >> 32)) as u32,

@@ -4,7 +4,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use crate::clock::Tick;
-use crate::model::decision::{Admission, DecisionRecord, Limits, Priority, Question};
+use crate::model::decision::{Admission, DecisionRecord, Limits, Priority, Question, Seen};
 use crate::model::event::{Event, History, OpenJob};
 use crate::model::id::JobId;
 use crate::model::job::{Attempt, Job, JobOutcome, Needs, Number};
@@ -27,7 +27,8 @@ impl Core {
         let mut view = job_view(&job, tenant, client);
         view.run_ms = self.learned.run_ms(job.needs.signature, None);
         let load = self.load(tenant, client);
-        self.ask(Asked::Intake { request, job }, Question::Intake { job: view, load });
+        let seen = Seen::of(&load);
+        self.ask(Asked::Intake { request, job, seen }, Question::Intake { job: view, load });
     }
 
     /// Answers a request that came before: under the same idempotency key, or with the same id and the same prompt.

@@ -6,6 +6,7 @@ use crate::model::decision::{DecisionRecord, Placement, Question};
 use crate::model::id::JobId;
 use crate::model::view::{JobView, Offer, Seat};
 
+use super::explain::seeing;
 use super::routing::Situation;
 use super::{Asked, Core};
 
@@ -64,7 +65,8 @@ impl Core {
             let (id, index) = (jobs[pair.job as usize], seats[pair.seat as usize]);
             let waits = self.queue.contains(id);
             if waits && self.could_start(id, index) {
-                self.start(id, index, records.clone());
+                let records = seeing(records.clone(), self.shown_now(id));
+                self.start(id, index, records);
             }
         }
         for &id in jobs {
@@ -72,7 +74,7 @@ impl Core {
             if waits && self.eligible(id).iter().any(|&index| self.could_start(id, index)) {
                 // Told once for each time it waits, not for each time it is asked about.
                 let first = self.jobs.get(&id).is_some_and(|entry| entry.held_since.is_none());
-                let records = if first { records.clone() } else { Vec::new() };
+                let records = if first { seeing(records.clone(), self.shown_now(id)) } else { Vec::new() };
                 self.hold(id, u64::from(answer.hold_ms).max(LEAST_HOLD_MS), records);
             }
         }

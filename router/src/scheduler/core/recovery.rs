@@ -1,12 +1,13 @@
 //! After a failed attempt: the policy says again or never, the host's limit on attempts still holds.
 
 use crate::clock::Tick;
-use crate::model::decision::{Cause, DecisionRecord, Failure, Question, RecoveryDecision};
+use crate::model::decision::{Cause, DecisionRecord, Failure, Question, RecoveryDecision, Seen};
 use crate::model::event::Event;
 use crate::model::id::JobId;
 use crate::model::job::{AttemptOutcome, JobOutcome};
 
 use super::super::input::{Action, Ending};
+use super::explain::seeing;
 use super::{Asked, Core, Instance, Phase, StopReason, Then};
 
 /// A retry's delay is clamped to this.
@@ -53,6 +54,12 @@ impl Core {
         records: Vec<DecisionRecord>,
     ) {
         let spent = self.jobs.get(&id).is_some_and(|entry| entry.attempts >= self.config.max_attempts);
+        let failed = serde_json::json!({
+            "cause": outcome,
+            "detail": crate::comfy::errors::clip(&detail, 500),
+            "instance": self.run(id).map(|run| run.attempt.instance.clone()),
+        });
+        let records = seeing(records, Seen::of(&failed));
         let stopped = self.run(id).and_then(|run| run.stopping.clone());
         let hopeless = outcome == AttemptOutcome::OutOfMemory && !self.finds_more_memory(id, &decision);
         match decision {

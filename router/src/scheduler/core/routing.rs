@@ -7,6 +7,7 @@ use crate::model::decision::{DecisionRecord, Question, Route, RouteDecision};
 use crate::model::event::Event;
 use crate::model::id::{JobId, UpstreamId};
 use crate::model::job::{Attempt, JobOutcome};
+use crate::model::view::Candidate;
 
 use super::super::input::{Action, NotStored};
 use super::{Asked, Core, Delivery, Entry, Instance, Phase, Run, Then, clamp_ms};
@@ -54,13 +55,14 @@ impl Core {
         };
         let entry = &self.jobs[&row.id];
         let rows = self.eligible(row.id);
-        let candidates = rows
+        let candidates: Vec<Candidate> = rows
             .iter()
             .map(|&i| self.instances[i].candidate(i, &entry.job.needs, &self.learned, now))
             .collect();
+        let seen = self.shown(row.id, &rows, &candidates);
         let question = Question::Route { job: self.view(entry), candidates };
         self.routing = true;
-        self.ask(Asked::Route { job: row.id, rows }, question);
+        self.ask(Asked::Route { job: row.id, rows, seen }, question);
     }
 
     fn situation(&self) -> Situation {

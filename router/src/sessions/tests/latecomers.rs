@@ -90,6 +90,25 @@ fn what_a_client_took_in_before_it_left_is_not_told_again() {
 }
 
 #[test]
+fn what_a_client_has_proved_to_have_got_is_not_told_to_its_next_socket() {
+    let sessions = handle(Config::default());
+    let page = connect(&sessions, "a");
+    ends(&sessions, "a");
+    assert_eq!(page.outbox.emptied(), None, "it has not been sent yet");
+    let early = std::time::Instant::now();
+    waiting(&page.outbox);
+    sessions.tell_of("a", "q", end("execution_success"));
+    page.has_got_until(early);
+    assert_eq!(waiting(&page.outbox), ["execution_success"]);
+    assert_eq!(waiting(&connect(&sessions, "a").outbox), ["status", "execution_success"], "of q");
+
+    let page = connect(&sessions, "a");
+    waiting(&page.outbox);
+    page.has_got_until(page.outbox.emptied().unwrap());
+    assert_eq!(waiting(&connect(&sessions, "a").outbox), ["status"]);
+}
+
+#[test]
 fn an_end_that_went_to_a_dead_connection_is_told_again() {
     let sessions = handle(Config::default());
     for broken in [true, false] {

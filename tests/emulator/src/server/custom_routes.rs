@@ -4,12 +4,16 @@ use axum::{
     Router,
     body::{Body, Bytes},
     extract::{State, WebSocketUpgrade, ws::WebSocket},
-    response::Response,
+    http::{Method, Uri},
+    response::{IntoResponse, Response},
     routing::{any, get},
 };
 use futures_util::{StreamExt, stream};
 
-use super::App;
+use super::{
+    App,
+    reply::{self, Reply},
+};
 use crate::control::gate::Each;
 
 pub(super) fn router() -> Router<App> {
@@ -17,6 +21,12 @@ pub(super) fn router() -> Router<App> {
         .route("/custom/echo", get(echo))
         .route("/custom/mirror", any(mirror))
         .route("/custom/stream", get(in_two_parts))
+        .route("/custom/note/{*what}", any(note))
+        .route("/custom/view", get(super::view::view))
+        .route("/manager/{*what}", any(manage))
+        .route("/api/manager/{*what}", any(manage))
+        .route("/customnode/{*what}", any(manage))
+        .route("/api/customnode/{*what}", any(manage))
 }
 
 /// A websocket that says what it is told.
@@ -33,6 +43,20 @@ async fn echo(upgrade: WebSocketUpgrade) -> Response {
 /// The body of the request.
 async fn mirror(body: Bytes) -> Bytes {
     body
+}
+
+/// Remembers that it was asked; answers which emulator this is.
+async fn note(State(life): State<App>, method: Method, uri: Uri, body: Bytes) -> String {
+    life.machine.visit(format!("{method} {uri} {}", body.len()));
+    life.machine.dirs.root().display().to_string()
+}
+
+/// ComfyUI-Manager before it asked who is there.
+async fn manage(life: State<App>, method: Method, uri: Uri, body: Bytes) -> Reply {
+    if !life.machine.config.careless {
+        return reply::unknown_path(method).await;
+    }
+    note(life, method, uri, body).await.into_response()
 }
 
 /// A body whose second part comes when the gate lets it pass.

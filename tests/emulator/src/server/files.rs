@@ -13,7 +13,7 @@ use axum::{
 
 use super::reply::{self, Reply};
 
-pub(super) fn file(path: &Path, headers: &HeaderMap) -> Reply {
+pub(super) fn file(path: &Path, headers: &HeaderMap, careless: bool) -> Reply {
     let (Ok(bytes), Ok(metadata)) = (fs::read(path), fs::metadata(path)) else {
         return reply::empty(StatusCode::NOT_FOUND);
     };
@@ -21,7 +21,7 @@ pub(super) fn file(path: &Path, headers: &HeaderMap) -> Reply {
     if let Some(status) = validators.precondition(headers) {
         return validators.mark(reply::empty(status));
     }
-    let content_type = content_type(&path.to_string_lossy());
+    let content_type = content_type(&path.to_string_lossy(), careless);
     let mut reply = match validators.range(headers, bytes.len()) {
         Range::Whole => Response::new(Body::from(bytes)),
         Range::Part(start, end) => {
@@ -47,10 +47,12 @@ pub(super) fn set(reply: &mut Reply, name: HeaderName, value: &str) {
     }
 }
 
-/// Guessed by name; scripts and pages are not served as such.
-pub(super) fn content_type(name: &str) -> &'static str {
+/// Guessed by name; scripts and pages are served as such by a careless server only.
+pub(super) fn content_type(name: &str, careless: bool) -> &'static str {
     let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending).to_lowercase();
     match ending.as_str() {
+        "html" if careless => "text/html",
+        "js" if careless => "text/javascript",
         "png" => "image/png",
         "jpg" | "jpeg" => "image/jpeg",
         "webp" => "image/webp",

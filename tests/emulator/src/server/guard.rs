@@ -26,7 +26,8 @@ pub(super) async fn frozen(State(life): State<App>, request: Request, next: Next
 
 /// The scripted break-off: the head promises the whole body, half of it comes.
 pub(super) async fn broken(State(life): State<App>, request: Request, next: Next) -> Reply {
-    let breaks = life.machine.faults.take_broken_answer(request.uri().path());
+    let breaks =
+        request.method() != Method::HEAD && life.machine.faults.take_broken_answer(request.uri().path());
     let reply = next.run(request).await;
     if !breaks {
         return reply;

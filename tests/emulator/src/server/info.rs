@@ -3,6 +3,7 @@
 use axum::{
     extract::{Path, State},
     http::StatusCode,
+    response::IntoResponse,
 };
 use serde_json::{Map, Value, json};
 
@@ -12,6 +13,7 @@ use super::{
 };
 use crate::{
     config::{Config, Flavour},
+    files::inside,
     life::Life,
 };
 
@@ -133,6 +135,21 @@ pub(super) async fn experiment_models_in(State(life): State<App>, Path(folder): 
         json!({ "name": name, "pathIndex": 0, "modified": 1.7e9, "created": 1.7e9, "size": size })
     };
     reply::json(&models.names(&folder).into_iter().map(entry).collect::<Vec<_>>())
+}
+
+/// The picture beside a model, `NAME.preview.png`; a careless server gives any file of any path.
+pub(super) async fn model_preview(
+    State(life): State<App>,
+    Path((folder, _, file)): Path<(String, String, String)>,
+) -> Reply {
+    let folder = life.machine.dirs.root().join("models").join(folder);
+    let careless = life.machine.config.careless;
+    let path =
+        if careless { Some(folder.join(&file)) } else { inside(&folder, &format!("{file}.preview.png")) };
+    match path.and_then(|path| std::fs::read(path).ok()) {
+        Some(bytes) => ([(axum::http::header::CONTENT_TYPE, "image/webp")], bytes).into_response(),
+        None => reply::empty(StatusCode::NOT_FOUND),
+    }
 }
 
 /// No emulated model file has a safetensors header.

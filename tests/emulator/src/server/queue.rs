@@ -45,6 +45,7 @@ pub(super) async fn interrupt(State(life): State<App>, Limit(body): Limit) -> Re
 }
 
 pub(super) async fn free(State(life): State<App>, JsonBody(body): JsonBody) -> Reply {
+    life.machine.visit("POST /free".into());
     life.queue.set_free(flag(&body, "unload_models"), flag(&body, "free_memory"));
     reply::empty(StatusCode::OK)
 }

@@ -129,7 +129,7 @@ fn walk(folder: &std::path::Path, recurse: bool) -> Vec<PathBuf> {
 pub(super) async fn read(State(life): State<App>, Path(file): Path<String>, headers: HeaderMap) -> Reply {
     match user_file(&life, &file) {
         None => reply::empty(StatusCode::FORBIDDEN),
-        Some(path) => files::file(&path, &headers),
+        Some(path) => files::file(&path, &headers, life.machine.config.careless),
     }
 }
 

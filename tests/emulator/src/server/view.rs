@@ -44,7 +44,7 @@ pub(super) async fn view(
         (Some(preview), channel) => encoded(picture(), |picture| preview_of(picture, preview, channel)),
         (None, "rgb") => encoded(picture(), |picture| ("image/png", picture.png(Channels::Rgb, &[]))),
         (None, "a") => encoded(picture(), |picture| ("image/png", picture.png(Channels::Alpha, &[]))),
-        (None, _) => files::file(&path, &headers),
+        (None, _) => files::file(&path, &headers, life.machine.config.careless),
     };
     if reply.status().is_success() {
         files::set(&mut reply, header::CONTENT_DISPOSITION, &format!("filename=\"{base}\""));

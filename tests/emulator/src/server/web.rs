@@ -43,7 +43,7 @@ pub(super) async fn file(State(life): State<App>, method: Method, uri: Uri, head
 }
 
 fn served(path: &Path, headers: &HeaderMap) -> Reply {
-    let mut reply = files::file(path, headers);
+    let mut reply = files::file(path, headers, false);
     let kind = page_type(&path.to_string_lossy());
     reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     reply
@@ -60,7 +60,7 @@ fn page_type(name: &str) -> &'static str {
         "ttf" => "font/ttf",
         "ico" => "image/vnd.microsoft.icon",
         "wasm" => "application/wasm",
-        _ => files::content_type(name),
+        _ => files::content_type(name, false),
     }
 }
 

@@ -79,7 +79,7 @@ impl World {
         self.asked += 1;
         let (hook, question) = question(&step.hook, &step.view)?;
         let context = Context { now_ms: self.now_ms, ..self.context.clone() };
-        Ok((hook, Consultation { seed: self.asked, context, question }))
+        Ok((hook, Consultation { job: None, seed: self.asked, context, question }))
     }
 }
 
@@ -248,7 +248,7 @@ impl Texts {
         };
         let models = self.model_files.iter().map(|file| model(file)).collect();
         let needs = Needs { classes, models, ..Needs::default() };
-        JobTexts { body: Arc::new(body), needs: Arc::new(needs) }
+        JobTexts { job: None, body: Arc::new(body), needs: Arc::new(needs) }
     }
 }
 
@@ -287,6 +287,7 @@ fn instance(row: u32) -> InstanceView {
 
 fn outcome() -> AttemptReport {
     AttemptReport {
+        job: None,
         tenant: 0,
         client: 0,
         signature: 1,

@@ -1,0 +1,172 @@
+//! `policy list`, `swap`, `rollback`, `promote`, `withdraw` and `settings`: the versions of a running router.
+
+use std::fmt::Write as _;
+
+use anyhow::Context;
+use hyper::Method;
+use serde_json::Value;
+
+use super::arguments::{Admin, PolicyLane, PolicyList, PolicyPromote, PolicySettings, PolicySwap, SwapAs};
+use super::operator::{ask, query};
+use super::{print, time_of_day};
+
+pub(super) fn list(arguments: &PolicyList) -> anyhow::Result<()> {
+    let status = ask(&arguments.admin.admin, Method::GET, "/api/policy", Vec::new())?;
+    match arguments.json {
+        true => print(&format!("{}\n", serde_json::to_string_pretty(&status)?)),
+        false => print(&table(&status)),
+    }
+    Ok(())
+}
+
+pub(super) fn swap(arguments: &PolicySwap) -> anyhow::Result<()> {
+    let file = &arguments.file;
+    let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let share = arguments.share.map(|share| share.to_string());
+    let place = match arguments.place {
+        SwapAs::Live => "live",
+        SwapAs::Shadow => "shadow",
+        SwapAs::Canary => "canary",
+    };
+    let query = query(&[
+        ("lane", arguments.lane.hook.as_deref()),
+        ("name", arguments.name.as_deref().or(stem.as_deref())),
+        ("as", Some(place)),
+        ("share", share.as_deref()),
+        ("settings", arguments.settings.as_deref()),
+    ]);
+    let done =
+        ask(&arguments.lane.admin.admin, Method::POST, &format!("/api/policy/versions{query}"), bytes)?;
+    say(place, &done);
+    Ok(())
+}
+
+pub(super) fn roll_back(lane: &PolicyLane) -> anyhow::Result<()> {
+    order(&lane.admin, &format!("rollback{}", query(&[("lane", lane.hook.as_deref())])), "live")
+}
+
+pub(super) fn promote(arguments: &PolicyPromote) -> anyhow::Result<()> {
+    let query = query(&[("lane", arguments.lane.hook.as_deref()), ("digest", arguments.digest.as_deref())]);
+    order(&arguments.lane.admin, &format!("promote{query}"), "live")
+}
+
+pub(super) fn withdraw(lane: &PolicyLane) -> anyhow::Result<()> {
+    order(&lane.admin, &format!("withdraw{}", query(&[("lane", lane.hook.as_deref())])), "live")
+}
+
+pub(super) fn settings(arguments: &PolicySettings) -> anyhow::Result<()> {
+    let query = query(&[("lane", arguments.lane.hook.as_deref())]);
+    let body = arguments.settings.clone().into_bytes();
+    let done = ask(&arguments.lane.admin.admin, Method::PUT, &format!("/api/policy/settings{query}"), body)?;
+    say("live", &done);
+    Ok(())
+}
+
+fn order(admin: &Admin, path: &str, state: &str) -> anyhow::Result<()> {
+    let done = ask(&admin.admin, Method::POST, &format!("/api/policy/{path}"), Vec::new())?;
+    say(state, &done);
+    Ok(())
+}
+
+fn say(state: &str, done: &Value) {
+    print(&format!("{state}: {}\n", version(&done["version"])));
+}
+
+fn version(version: &Value) -> String {
+    let text = |key: &str| version[key].as_str().unwrap_or_default();
+    match text("digest") {
+        "" => text("name").to_owned(),
+        digest => format!("{} {digest}", text("name")),
+    }
+}
+
+fn table(status: &Value) -> String {
+    let mut out = format!("{:<14} {:<10} {:<34} {:<8} origin\n", "component", "state", "version", "loaded");
+    for row in status["versions"].as_array().into_iter().flatten() {
+        let text = |key: &str| row[key].as_str().unwrap_or_default();
+        let at = time_of_day(row["at"].as_u64().unwrap_or_default());
+        let _ = writeln!(
+            out,
+            "{:<14} {:<10} {:<34} {at:<8} {}",
+            text("lane"),
+            text("state"),
+            version(&row["version"]),
+            text("origin")
+        );
+        if let Some(reason) = row["reason"].as_str() {
+            let _ = writeln!(out, "{:<14} {reason}", "");
+        }
+    }
+    for lane in status["lanes"].as_array().into_iter().flatten() {
+        trials(&mut out, lane);
+    }
+    out
+}
+
+fn trials(out: &mut String, lane: &Value) {
+    let name = lane["lane"].as_str().unwrap_or_default();
+    if let Some(canary) = lane.get("canary").filter(|canary| canary.is_object()) {
+        let side = |side: &Value| {
+            format!(
+                "{} ended, {} failed, mean wait {:.0} ms",
+                side["ended"],
+                side["failed"],
+                side["mean_wait_ms"].as_f64().unwrap_or_default()
+            )
+        };
+        let share = canary["share"].as_f64().unwrap_or_default() * 100.0;
+        let (its, others) = (side(&canary["canary"]), side(&canary["live"]));
+        let _ = writeln!(out, "\ncanary of {name}, {share:.0} % of the jobs: {its}\n  the others: {others}");
+    }
+    if let Some(shadow) = lane.get("shadow").filter(|shadow| shadow.is_object()) {
+        let _ = writeln!(
+            out,
+            "\nshadow of {name}: agreed in {} of {} answers, failed {}, left out {}; {} routes differ in a way that can be predicted, mean gain {:.0} ms",
+            shadow["agreed"],
+            shadow["asked"],
+            shadow["failed"],
+            shadow["dropped"],
+            shadow["routes_compared"],
+            shadow["predicted_gain_ms"].as_f64().unwrap_or_default()
+        );
+        for difference in shadow["differences"].as_array().into_iter().flatten().rev().take(10) {
+            let text = |key: &str| difference[key].as_str().unwrap_or_default();
+            let at = time_of_day(difference["at"].as_u64().unwrap_or_default());
+            let (hook, live, shadow) = (text("hook"), text("live"), text("shadow"));
+            let _ = writeln!(out, "  {at} {hook:<11} {live}  |  {shadow}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn versions_and_trials_are_listed_with_what_an_operator_asks_first() {
+        let version = |name: &str| json!({"name": name, "digest": "0123456789ab"});
+        let row = |name: &str, state: &str, reason: Value| json!({"lane": "policy", "version": version(name), "state": state, "origin": "/etc/p.wasm", "at": 3_661_000, "reason": reason});
+        let status = json!({
+            "versions": [row("new", "live", Value::Null), row("odd", "failed", json!("refused: it is no component"))],
+            "lanes": [{"lane": "policy", "canary": {"share": 0.1,
+                "canary": {"ended": 3, "failed": 1, "mean_wait_ms": 20.4}, "live": {"ended": 30, "failed": 0, "mean_wait_ms": 10.0}},
+                "shadow": {"agreed": 9, "asked": 10, "failed": 0, "dropped": 0, "routes_compared": 1, "predicted_gain_ms": 8490.0,
+                "differences": [{"at": 3_661_000, "hook": "route", "live": "gpu0", "shadow": "gpu1"}]}}],
+        });
+        let shown = table(&status);
+        for expected in [
+            "new 0123456789ab",
+            "01:01:01",
+            "refused: it is no component",
+            "10 % of the jobs: 3 ended, 1 failed, mean wait 20 ms",
+            "agreed in 9 of 10 answers",
+            "mean gain 8490 ms",
+            "01:01:01 route       gpu0  |  gpu1",
+        ] {
+            assert!(shown.contains(expected), "{expected} in\n{shown}");
+        }
+    }
+}

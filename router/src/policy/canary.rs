@@ -1,0 +1,190 @@
+//! A version that is obeyed for a share of the jobs, and how those fare against the others.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use serde::Serialize;
+
+use super::lane::Slot;
+use crate::model::decision::{AttemptReport, PolicyVersion, ResultKind};
+use crate::model::id::JobId;
+use crate::model::job::WallMs;
+
+/// Ended attempts on both sides before they are compared.
+const ENOUGH: u32 = 20;
+/// Failing attempts more than the others, as a share.
+const MORE_FAILURES: f64 = 0.1;
+/// Mean wait against that of the others, and what is too little to mind.
+const LONGER: f64 = 1.5;
+const LONGER_MS: f64 = 500.0;
+
+#[derive(Debug)]
+pub(crate) struct Canary {
+    pub slot: Slot,
+    since: WallMs,
+    trial: Trial,
+}
+
+/// Which jobs are the canary's, and how both sides fare.
+#[derive(Debug, Clone, Copy)]
+struct Trial {
+    /// Of the jobs, 0 to 1.
+    share: f64,
+    its: Tally,
+    others: Tally,
+}
+
+/// How jobs fared.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Tally {
+    /// Attempts that ended.
+    pub ended: u32,
+    pub failed: u32,
+    /// First attempts, whose wait counts.
+    pub waited: u32,
+    pub mean_wait_ms: f64,
+}
+
+impl Tally {
+    fn add(&mut self, report: &AttemptReport) {
+        self.ended += 1;
+        self.failed += u32::from(!matches!(report.kind, ResultKind::Success | ResultKind::Cancelled));
+        if report.attempt == 1 {
+            self.waited += 1;
+            self.mean_wait_ms += (f64::from(report.wait_ms) - self.mean_wait_ms) / f64::from(self.waited);
+        }
+    }
+
+    fn failure_rate(&self) -> f64 {
+        f64::from(self.failed) / f64::from(self.ended.max(1))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CanaryReport {
+    pub version: PolicyVersion,
+    pub share: f64,
+    pub since: WallMs,
+    pub canary: Tally,
+    pub live: Tally,
+}
+
+impl Canary {
+    pub(crate) fn new(slot: Slot, share: f64, since: WallMs) -> Self {
+        Self { slot, since, trial: Trial { share, its: Tally::default(), others: Tally::default() } }
+    }
+
+    pub(crate) fn takes(&self, job: JobId) -> bool {
+        self.trial.takes(job)
+    }
+
+    /// Why it should go, if it should.
+    pub(crate) fn observe(&mut self, reports: &[AttemptReport]) -> Option<String> {
+        self.trial.observe(reports);
+        self.trial.is_worse()
+    }
+
+    pub(crate) fn report(&self) -> CanaryReport {
+        CanaryReport {
+            version: self.slot.version.id.clone(),
+            share: self.trial.share,
+            since: self.since,
+            canary: self.trial.its,
+            live: self.trial.others,
+        }
+    }
+}
+
+impl Trial {
+    /// Always the same answer for a job, so that all its questions go to one version.
+    fn takes(&self, job: JobId) -> bool {
+        let mut hash = DefaultHasher::new();
+        job.hash(&mut hash);
+        (hash.finish() >> 11) as f64 / ((1_u64 << 53) as f64) < self.share
+    }
+
+    fn observe(&mut self, reports: &[AttemptReport]) {
+        for report in reports {
+            let Some(job) = report.job else { continue };
+            let tally = if self.takes(job) { &mut self.its } else { &mut self.others };
+            tally.add(report);
+        }
+    }
+
+    fn is_worse(&self) -> Option<String> {
+        let (its, others) = (&self.its, &self.others);
+        if its.ended < ENOUGH || others.ended < ENOUGH {
+            return None;
+        }
+        let (rate, usual) = (its.failure_rate(), others.failure_rate());
+        if rate > usual + MORE_FAILURES {
+            let percent = |rate: f64| rate * 100.0;
+            return Some(format!(
+                "{:.0} % of its attempts fail, of the others {:.0} %",
+                percent(rate),
+                percent(usual)
+            ));
+        }
+        let (wait, usual) = (its.mean_wait_ms, others.mean_wait_ms);
+        if its.waited >= ENOUGH && others.waited >= ENOUGH && wait > usual * LONGER + LONGER_MS {
+            return Some(format!("its jobs wait {wait:.0} ms, the others {usual:.0} ms"));
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::sample;
+
+    fn trial() -> Trial {
+        Trial { share: 0.25, its: Tally::default(), others: Tally::default() }
+    }
+
+    /// So many jobs, each told by whether it is the canary's: how it ended and what it waited.
+    fn observed(trial: &mut Trial, jobs: usize, fares: impl Fn(bool) -> (ResultKind, u32)) {
+        for _ in 0..jobs {
+            let job = JobId::mint();
+            let (kind, wait_ms) = fares(trial.takes(job));
+            let report =
+                AttemptReport { job: Some(job), attempt: 1, kind, wait_ms, ..sample::outcomes(1).remove(0) };
+            trial.observe(&[report]);
+        }
+    }
+
+    #[test]
+    fn a_job_is_always_on_the_same_side_and_sides_have_their_shares() {
+        let trial = trial();
+        let jobs: Vec<JobId> = (0..4_000).map(|_| JobId::mint()).collect();
+        let taken = jobs.iter().filter(|job| trial.takes(**job)).count();
+        // Six standard deviations.
+        assert!((836..=1_164).contains(&taken), "{taken} of 4000");
+        assert!(jobs.iter().all(|job| trial.takes(*job) == trial.takes(*job)));
+    }
+
+    #[test]
+    fn worse_is_more_failures_or_longer_waits_and_only_once_enough_is_known() {
+        let well = (ResultKind::Success, 1_000);
+        let cases: [(fn(bool) -> (ResultKind, u32), Option<&str>); 5] = [
+            (|_| (ResultKind::Error, 1_000), None),
+            (|its| (if its { ResultKind::Error } else { ResultKind::Success }, 1_000), Some("fail")),
+            (|its| (ResultKind::Success, if its { 2_100 } else { 1_000 }), Some("wait 2100 ms")),
+            (|its| (ResultKind::Success, if its { 1_900 } else { 1_000 }), None),
+            (|its| (if its { ResultKind::Cancelled } else { ResultKind::Success }, 1_000), None),
+        ];
+        for (fares, expected) in cases {
+            let mut few = trial();
+            observed(&mut few, 20, fares);
+            assert_eq!(few.is_worse(), None, "too few are known");
+            let mut many = trial();
+            observed(&mut many, 400, fares);
+            match expected {
+                None => assert_eq!(many.is_worse(), None),
+                Some(part) => assert!(many.is_worse().is_some_and(|why| why.contains(part))),
+            }
+        }
+        let mut good = trial();
+        observed(&mut good, 400, |_| well);
+        assert_eq!((good.is_worse(), good.its.ended + good.others.ended), (None, 400));
+    }
+}
