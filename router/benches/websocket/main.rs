@@ -11,7 +11,7 @@
 //! `cargo bench -p comfy-router --bench websocket`; without `nginx` the comparison is skipped. Everything is on 127.0.0.1
 //! and, where `taskset` is installed, on one core. Compare within a run only. Settings, as environment variables:
 //! `WS_BENCH_ROUNDS` (3), `WS_BENCH_SECONDS` of each measurement (5), `WS_BENCH_CLIENTS` of one to one (100),
-//! `PROXY_BENCH_CPU` (0; `all` pins nothing), `COMFY_ROUTER_BIN` (the one just built). About three minutes.
+//! `PROXY_BENCH_CPU` (0; `all` pins nothing), `WS_BENCH_ROUTER` (the binary just built). About three minutes.
 #![allow(clippy::print_stdout, reason = "a program whose output is its purpose")]
 
 mod load;
@@ -109,7 +109,7 @@ fn compared(folder: &Path, router: bool, clients: usize, rates: Rates) -> Measur
 }
 
 fn orders(ports: Vec<u16>, path: &str, clients: usize, rates: Rates) -> Orders {
-    let begins_with = if rates.broadcasts > 0 { "bench.0" } else { "progress" }.to_owned();
+    let begins_with = if rates.broadcasts > 0 { "bench." } else { "progress" }.to_owned();
     let seconds = setting("WS_BENCH_SECONDS", 5);
     Orders {
         ports,

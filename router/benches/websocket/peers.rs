@@ -33,7 +33,7 @@ pub(crate) fn router(folder: &Path, upstream: &[u16], clients: usize) -> (Proces
     std::fs::write(&file, instances.collect::<String>()).expect("writes");
     let (port, admin) = (free_port(), free_port());
     let binary =
-        std::env::var("COMFY_ROUTER_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_comfy-router").to_owned());
+        std::env::var("WS_BENCH_ROUTER").unwrap_or_else(|_| env!("CARGO_BIN_EXE_comfy-router").to_owned());
     let mut command = pinned(&binary);
     command
         .arg("serve")

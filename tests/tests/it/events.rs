@@ -202,12 +202,15 @@ async fn silence_is_broken_by_a_status() {
     assert_eq!(sids, [true, false, false], "only the first says whose it is");
 }
 
-/// Posted, and at its second sampler step.
-async fn sampling(fleet: &Fleet, client: &Client) -> String {
+/// Posted, at its second sampler step, and everything until there has come through the router.
+async fn sampling(fleet: &Fleet, router: &Router, client: &Client) -> String {
+    let witness = Client::connect(router, "witness").await;
     let id = client.post(&diffusion("sd15.safetensors", 7, 4)).await;
     within("the first step", fleet.control(0).wait_held(1)).await;
     fleet.control(0).release(1);
     within("the second step", fleet.control(0).wait_held(1)).await;
+    fleet.control(0).say(Audience::Everybody, "marker", &json!({}));
+    witness.hears("the marker", |message| message.kind() == "marker").await;
     id
 }
 
@@ -233,7 +236,7 @@ async fn a_client_that_connects_in_mid_run_is_told_where_its_job_is_and_goes_on(
     let (fleet, router) = one().await;
     fleet.control(0).hold(Each::Step);
     let client = Client::silent(&router, "late");
-    let id = sampling(&fleet, &client).await;
+    let id = sampling(&fleet, &router, &client).await;
     let mut socket = client.socket().await;
     present(&next(&mut socket, 7).await, &id);
     fleet.open();
@@ -248,7 +251,7 @@ async fn a_page_that_is_reloaded_in_mid_run_is_told_where_its_job_is_and_goes_on
     fleet.control(0).hold(Each::Step);
     let client = Client::silent(&router, "page");
     let before = client.socket().await;
-    let id = sampling(&fleet, &client).await;
+    let id = sampling(&fleet, &router, &client).await;
     before.close().await;
     let mut after = client.socket().await;
     present(&next(&mut after, 7).await, &id);
