@@ -26,7 +26,7 @@ pub(crate) struct Orders {
     /// The first client reads nothing.
     pub(crate) slow: bool,
     pub(crate) seconds: u64,
-    /// Every client waits for a message of this kind before the measurement begins.
+    /// Every client waits for a message whose kind begins so before the measurement begins.
     pub(crate) begins_with: String,
 }
 
@@ -157,7 +157,7 @@ async fn listen(mut socket: WebSocketStream<TcpStream>, notes: Shared, begins_wi
             _ => continue,
         };
         let mut notes = lock(&notes);
-        if !begun && kind == begins_with {
+        if !begun && kind.starts_with(&begins_with) {
             begun = true;
             notes.begun += 1;
         }

@@ -109,7 +109,7 @@ fn compared(folder: &Path, router: bool, clients: usize, rates: Rates) -> Measur
 }
 
 fn orders(ports: Vec<u16>, path: &str, clients: usize, rates: Rates) -> Orders {
-    let begins_with = if rates.broadcasts > 0 { "bench.0" } else { "progress" }.to_owned();
+    let begins_with = if rates.broadcasts > 0 { "bench." } else { "progress" }.to_owned();
     let seconds = setting("WS_BENCH_SECONDS", 5);
     Orders {
         ports,

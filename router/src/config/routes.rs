@@ -39,8 +39,9 @@ impl Route {
             return Some("a prefix begins and ends with a slash, such as \"/etn/\"");
         }
         let odd = |segment: &str| segment.is_empty() || segment == "." || segment == "..";
-        let inner = prefix.trim_matches('/');
-        if !inner.is_empty() && inner.split('/').any(odd) || prefix.contains(['%', '?', '#', '\\']) {
+        let inner = prefix.strip_prefix('/').and_then(|rest| rest.strip_suffix('/'));
+        // The prefix of everything is a single slash.
+        if inner.is_some_and(|inner| inner.split('/').any(odd)) || prefix.contains(['%', '?', '#', '\\']) {
             return Some("write the path as it is, without `%`, `?`, `#` and empty or dotted parts");
         }
         if prefix.starts_with("/api/") {

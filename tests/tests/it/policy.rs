@@ -205,7 +205,14 @@ async fn a_policy_that_places_fills_every_slot_and_loses_nothing_when_it_fails()
                 (&(deed == "match"), &true)
             );
         }
-        assert_eq!(router.metric("comfy_router_decisions_total", "route").await, 0.0, "route is not asked");
+        // One that fails three times in a row is switched off, and with it the question that only it is asked.
+        if matches!(deed, "match" | "nobody") {
+            assert_eq!(
+                router.metric("comfy_router_decisions_total", "route").await,
+                0.0,
+                "route is not asked"
+            );
+        }
         eventually("place is asked", || async {
             (router.metric("comfy_router_decisions_total", "place").await >= 1.0).then_some(())
         })

@@ -1,5 +1,5 @@
 //! Many jobs in one life. The whole soak takes minutes and is run on demand:
-//! `cargo test -p comfy-router-tests --release --test it soak -- --ignored --nocapture`.
+//! `cargo test -p comfy-router-tests --test it five_thousand -- --ignored --nocapture`.
 
 #![expect(clippy::print_stdout, reason = "the figures are the result")]
 
