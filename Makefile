@@ -17,7 +17,6 @@ test: wasm-target test-tools
 	$(CARGO) test --locked --workspace --no-run
 	COMFY_ROUTER_BIN=$(CURDIR)/$(BIN) COMFYUI_EMULATOR_BIN=$(CURDIR)/target/debug/comfyui-emulator TEST_TOOLS=$(TOOLS) \
 		$(CARGO) test --locked --workspace
-	$(MAKE) policies-examples
 
 ## policies-examples: the example policy in five languages and a new project of each, built and tested; needs python3 with venv and npm
 policies-examples: wasm-target
