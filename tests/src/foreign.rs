@@ -24,12 +24,12 @@ pub struct Foreign {
 impl Foreign {
     /// A script of `tests/`, run by Node.js.
     pub fn node(script: &str) -> Self {
-        Self::of(Path::new("node")).argument(&tests().join(script))
+        Self::of(Path::new("node")).argument(tests().join(script))
     }
 
     /// A script of `tests/`, run by the Python that has the clients.
     pub fn python(script: &str) -> Self {
-        Self::of(&tools().join("python/bin/python")).argument(&tests().join(script))
+        Self::of(&tools().join("python/bin/python")).argument(tests().join(script))
     }
 
     /// A program that a Python client installs.

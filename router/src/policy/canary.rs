@@ -165,7 +165,9 @@ mod tests {
     #[test]
     fn worse_is_more_failures_or_longer_waits_and_only_once_enough_is_known() {
         let well = (ResultKind::Success, 1_000);
-        let cases: [(fn(bool) -> (ResultKind, u32), Option<&str>); 5] = [
+        /// What a job of the canary, or another one, ended with and how long it waited.
+        type Ended = fn(bool) -> (ResultKind, u32);
+        let cases: [(Ended, Option<&str>); 5] = [
             (|_| (ResultKind::Error, 1_000), None),
             (|its| (if its { ResultKind::Error } else { ResultKind::Success }, 1_000), Some("fail")),
             (|its| (ResultKind::Success, if its { 2_100 } else { 1_000 }), Some("wait 2100 ms")),

@@ -233,7 +233,7 @@ async fn versions_change_ten_times_a_second_and_each_decision_is_by_exactly_one(
     assert!(seen.len() > 1, "jobs ran under several versions: {seen:?}");
     assert!(seen.iter().all(|digest| digests.contains(digest)), "{seen:?}");
     assert_eq!(router.metric("comfy_router_policy_fallbacks_total", "").await, 0.0);
-    println!("{} jobs under {rounds} changes of version, the longest took {longest:?}", ids.len());
+    eprintln!("{} jobs under {rounds} changes of version, the longest took {longest:?}", ids.len());
 }
 
 #[tokio::test]

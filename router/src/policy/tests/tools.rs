@@ -121,7 +121,7 @@ async fn the_last_decisions_are_in_memory_too() {
     let settings = Map::new();
     let component = built("least-loaded");
     let player = tools::Player { component: &component, settings: &settings };
-    let again = tools::replay(&[log.clone()], &player, None).unwrap();
+    let again = tools::replay(std::slice::from_ref(&log), &player, None).unwrap();
     assert_eq!((again.decisions, again.different), (1, 0), "{again}");
 
     std::fs::write(&log, "{\"at\": 1}").unwrap();

@@ -41,7 +41,7 @@ const ANY: &str =
 
 pub(super) fn advice(component: &[u8]) -> &'static str {
     let says = |word: &&str| memmem::find(component, word.as_bytes()).is_some();
-    ADVICE.iter().find(|(words, _)| words.iter().any(|word| says(&word))).map_or(ANY, |(_, advice)| advice)
+    ADVICE.iter().find(|(words, _)| words.iter().any(&says)).map_or(ANY, |(_, advice)| advice)
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ async fn an_instance_that_crashes_in_the_middle_of_a_job_loses_it_to_the_other()
     fleet.control(at).inject(Fault::Crash { at: Moment::AfterNodes(1) });
     fleet.open();
     succeeds(&client, &id, 0xc4a5).await;
-    let books = audited(router, &fleet, &[id.clone()]).await;
+    let books = audited(router, &fleet, std::slice::from_ref(&id)).await;
     assert_eq!(books.attempts_ended(&id), ["crash", "success"]);
     assert_eq!(fleet.started(), 2);
 }
@@ -35,7 +35,7 @@ async fn a_job_whose_end_was_told_before_the_crash_is_not_run_again() {
         let said = client.end_of(&id).await;
         assert!(kinds(&said).contains(&"execution_success".to_owned()), "{at:?}: {:?}", kinds(&said));
         assert_eq!(client.history(&id).await["outputs"]["2"]["images"].as_array().map(Vec::len), Some(1));
-        let books = audited(router, &fleet, &[id.clone()]).await;
+        let books = audited(router, &fleet, std::slice::from_ref(&id)).await;
         assert_eq!((books.attempts_ended(&id), fleet.started()), (vec!["success"], 1), "{at:?}");
     }
 }
@@ -47,7 +47,7 @@ async fn a_job_that_only_showed_its_picture_before_the_crash_runs_again_and_that
     fleet.control(at).inject(Fault::Crash { at: Moment::Executed });
     fleet.open();
     succeeds(&client, &id, 0x5e).await;
-    let books = audited(router, &fleet, &[id.clone()]).await;
+    let books = audited(router, &fleet, std::slice::from_ref(&id)).await;
     assert_eq!((books.attempts_ended(&id), fleet.started()), (vec!["crash", "success"], 2));
 }
 
@@ -77,7 +77,7 @@ async fn a_prompt_whose_answer_was_lost_is_found_and_not_sent_again() {
     }
     let id = client.post(&plain(0xf0)).await;
     succeeds(&client, &id, 0xf0).await;
-    let books = audited(router, &fleet, &[id.clone()]).await;
+    let books = audited(router, &fleet, std::slice::from_ref(&id)).await;
     assert_eq!((books.attempts_ended(&id), fleet.started()), (vec!["success"], 1));
 }
 
@@ -133,7 +133,7 @@ async fn a_slow_instance_keeps_its_job_and_new_ones_go_elsewhere() {
         assert_eq!(attempts(&router, &id).await[0]["instance"], format!("i{}", 1 - at));
     }
     succeeds(&client, &slow, 0x510).await;
-    let books = audited(router, &fleet, &[slow.clone()]).await;
+    let books = audited(router, &fleet, std::slice::from_ref(&slow)).await;
     assert_eq!((books.attempts_ended(&slow), fleet.started()), (vec!["success"], 4));
 }
 

@@ -55,7 +55,7 @@ impl Mortal {
         assert_eq!(self.client.colour_made_by(&id).await, 0xdd);
         self.router.stop().await;
         let books = Books::read(&self.router.state_dir());
-        books.nothing_is_lost(&[id.clone()]);
+        books.nothing_is_lost(std::slice::from_ref(&id));
         books.nothing_ran_unrecorded(&Run::of(&self.fleet));
         let started = self.fleet.started();
         (books, id, started)

@@ -50,7 +50,7 @@ async fn a_full_disk_stops_new_prompts_and_lets_what_runs_end() {
     fleet.control(0).release(1);
     succeeds(&client, &running, 0xd15c).await;
     let (runs, waits) = client.queue().await;
-    assert_eq!([runs, waits].concat(), [waiting.clone()]);
+    assert_eq!([runs, waits].concat(), std::slice::from_ref(&waiting));
     assert_eq!(fleet.started(), 1, "nothing new begins");
 
     fs::remove_file(router.disk().join("hog")).expect("is removed");

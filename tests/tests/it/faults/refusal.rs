@@ -22,7 +22,7 @@ async fn an_instance_that_keeps_failing_is_given_nothing_but_single_trials() {
     assert_eq!(router.metric("comfy_router_instance_quarantines_total", "i0").await, 2.0, "one trial failed");
     router.stop().await;
     let books = Books::read(&router.state_dir());
-    books.nothing_is_lost(&[id.clone()]);
+    books.nothing_is_lost(std::slice::from_ref(&id));
     let expected = [["dispatch"; 6].as_slice(), &["success"]].concat();
     assert_eq!((books.attempts_ended(&id), fleet.started()), (expected, 1));
 }
