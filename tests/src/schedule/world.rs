@@ -148,11 +148,17 @@ impl World {
     }
 
     pub(super) async fn audit(mut self) -> Played {
-        let mut failed = 0;
+        let mut failed = Vec::new();
         for job in &self.accepted {
-            failed += usize::from(self.ended_well(job).await == Ended::Failed);
+            if self.ended_well(job).await == Ended::Failed {
+                failed.push(self.clients[job.client].history(&job.id).await["status"].to_string());
+            }
         }
-        assert!(failed <= self.failures, "{failed} jobs failed, {} were made to", self.failures);
+        assert!(
+            failed.len() <= self.failures,
+            "{} were made to fail, not all these: {failed:#?}",
+            self.failures
+        );
         self.nothing_was_misdelivered();
         self.router.stop().await;
         let books = Books::read(&self.router.state_dir());

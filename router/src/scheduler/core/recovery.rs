@@ -60,7 +60,14 @@ impl Core {
             "instance": self.run(id).map(|run| run.attempt.instance.clone()),
         });
         let records = seeing(records, Seen::of(&failed));
-        let stopped = self.run(id).and_then(|run| run.stopping.clone());
+        let stopped = self.run(id).and_then(|run| run.stopping.as_ref().map(|s| s.why.clone()));
+        // Its owner wanted it gone while the policy was asked.
+        if let Some(why @ StopReason::Owner) = &stopped
+            && ending.is_none()
+        {
+            self.remember(records, Some(id), Some("ended the job: its owner stopped it".into()));
+            return self.stopped(id, why, None);
+        }
         let hopeless = outcome == AttemptOutcome::OutOfMemory && !self.finds_more_memory(id, &decision);
         match decision {
             RecoveryDecision::Retry { delay_ms, avoid_instance }

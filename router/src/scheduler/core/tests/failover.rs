@@ -81,6 +81,22 @@ fn a_prompt_that_may_have_arrived_at_a_dead_instance_is_unknown() {
 }
 
 #[test]
+fn a_job_stopped_while_the_policy_thinks_about_its_failure_is_interrupted() {
+    let mut world = world(2);
+    world.submit();
+    world.settle();
+    let (job, _) = world.running[0].clone();
+    world.down(0);
+    assert!(world.todo.iter().any(|action| matches!(action, Action::Consult { .. })), "the policy is asked");
+    let request = world.request();
+    let target = Target::Prompt(job.prompt_id.clone(), Scope::Everybody);
+    world.input(Input::Interrupt { request, target });
+    world.settle();
+    assert_eq!(world.announced[0].outcome, JobOutcome::Interrupted);
+    assert!(world.open_jobs().is_empty());
+}
+
+#[test]
 fn a_prompt_that_did_not_arrive_is_sent_again_and_one_that_did_is_not() {
     for arrives in [true, false] {
         let mut world = world(2);
