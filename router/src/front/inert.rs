@@ -9,6 +9,8 @@ use hyper::header::{
     HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 
+use hyper::StatusCode;
+
 use super::answer::Answer;
 
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
@@ -21,7 +23,8 @@ pub(super) fn is_for_image(headers: &HeaderMap) -> bool {
 
 /// The answer, such that no browser runs what it holds.
 pub(super) fn file(mut answer: Answer, for_image: bool) -> Answer {
-    if !answer.status().is_success() {
+    // A browser takes over the headers of a 304.
+    if !answer.status().is_success() && answer.status() != StatusCode::NOT_MODIFIED {
         return answer;
     }
     let headers = answer.headers_mut();

@@ -14,11 +14,24 @@ use hyper::{Response, StatusCode};
 use super::answer::{self, Answer};
 use crate::assets::Kept;
 
-/// The file `name`, or the part of it that is asked for.
+/// The file `name`, or the part of it that is asked for. As in ComfyUI its name and kind are said with whatever is answered.
 pub(super) async fn file(kept: &Kept, name: &str, headers: &HeaderMap) -> Answer {
+    let mut answer = answered(kept, name, headers).await;
+    if answer.status().is_server_error() {
+        return answer;
+    }
+    let base = name.rsplit('/').next().unwrap_or_default().replace(['"', '\\'], "_");
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind(name)));
+    set(headers, CONTENT_DISPOSITION, &format!("filename=\"{base}\""));
+    answer
+}
+
+async fn answered(kept: &Kept, name: &str, headers: &HeaderMap) -> Answer {
     let validators = Validators::new(&kept.digest().to_string(), kept.at());
     if let Some(status) = validators.precondition(headers) {
-        return validators.mark(answer::status(status));
+        let answer = answer::status(status);
+        return if status == StatusCode::NOT_MODIFIED { validators.mark(answer) } else { answer };
     }
     let (status, range) = match validators.range(headers, kept.bytes()) {
         Asked::Whole => (StatusCode::OK, 0..kept.bytes()),
@@ -44,9 +57,7 @@ pub(super) async fn file(kept: &Kept, name: &str, headers: &HeaderMap) -> Answer
         set(headers, CONTENT_RANGE, &part);
     }
     headers.insert(CONTENT_LENGTH, range.end.saturating_sub(range.start).into());
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind(name)));
-    let base = name.rsplit('/').next().unwrap_or_default().replace(['"', '\\'], "_");
-    set(headers, CONTENT_DISPOSITION, &format!("filename=\"{base}\""));
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     validators.mark(answer)
 }
 
@@ -127,7 +138,6 @@ impl Validators {
         let headers = answer.headers_mut();
         set(headers, ETAG, &self.etag);
         set(headers, LAST_MODIFIED, &httpdate::fmt_http_date(self.modified));
-        headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         answer
     }
 

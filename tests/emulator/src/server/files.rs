@@ -19,7 +19,8 @@ pub(super) fn file(path: &Path, headers: &HeaderMap, careless: bool) -> Reply {
     };
     let validators = Validators::of(&metadata);
     if let Some(status) = validators.precondition(headers) {
-        return validators.mark(reply::empty(status));
+        let reply = reply::empty(status);
+        return if status == StatusCode::NOT_MODIFIED { validators.mark(reply) } else { reply };
     }
     let content_type = content_type(&path.to_string_lossy(), careless);
     let mut reply = match validators.range(headers, bytes.len()) {
@@ -38,6 +39,7 @@ pub(super) fn file(path: &Path, headers: &HeaderMap, careless: bool) -> Reply {
         }
     };
     set(&mut reply, header::CONTENT_TYPE, content_type);
+    set(&mut reply, header::ACCEPT_RANGES, "bytes");
     validators.mark(reply)
 }
 
@@ -91,7 +93,6 @@ impl Validators {
     fn mark(&self, mut reply: Reply) -> Reply {
         set(&mut reply, header::ETAG, &self.etag);
         set(&mut reply, header::LAST_MODIFIED, &httpdate::fmt_http_date(self.modified));
-        set(&mut reply, header::ACCEPT_RANGES, "bytes");
         reply
     }
 

@@ -46,7 +46,12 @@ pub(super) async fn view(
         (None, "a") => encoded(picture(), |picture| ("image/png", picture.png(Channels::Alpha, &[]))),
         (None, _) => files::file(&path, &headers, life.machine.config.careless),
     };
-    if reply.status().is_success() {
+    // The handler gives them to whatever `FileResponse` makes of it.
+    if matches!(reply.status().as_u16(), 304 | 412 | 416) {
+        let careless = life.machine.config.careless;
+        files::set(&mut reply, header::CONTENT_TYPE, files::content_type(base, careless));
+    }
+    if reply.status().is_success() || matches!(reply.status().as_u16(), 304 | 412 | 416) {
         files::set(&mut reply, header::CONTENT_DISPOSITION, &format!("filename=\"{base}\""));
     }
     reply
