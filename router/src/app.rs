@@ -109,9 +109,10 @@ impl Router {
         let admin_listener = admin::Listener::open(config.admin, given.admin).await?;
         let (listen, admin_address) = (listener.address(), admin_listener.address());
 
+        // A policy is compiled and tried while the rest starts.
+        let (policy, policy_clock) = (parts::policy(&config), clock.clone());
+        let policy = tokio::task::spawn_blocking(move || policy::start(policy, policy_clock));
         let (ledger_service, ledger) = parts::ledger(&config).await?;
-        let policy =
-            policy::start(parts::policy(&config), clock.clone()).context("the policy could not start")?;
         let (telemetry_service, telemetry) = parts::telemetry(&config, clock.clone())?;
         let assets = assets::open(parts::assets(&config), &clock)?;
         let (sessions_service, sessions) = sessions::Service::new(parts::sessions(&config));
@@ -121,6 +122,7 @@ impl Router {
         let (relay_service, relay) =
             relay::Service::new(events, reports, sessions.clone(), assets.told().clone(), clock.clone());
         let core = core(&config, &ledger, &fleet, &relay, clock.as_ref()).await?;
+        let policy = policy.await?.context("the policy could not start")?;
         let organs = scheduler::Organs {
             policy: policy.clone(),
             ledger: ledger.clone(),
