@@ -257,6 +257,8 @@ pub(super) enum PolicyCommand {
     Promote(PolicyPromote),
     /// Take canary and shadow away
     Withdraw(PolicyLane),
+    /// Let what is configured serve again, now and after a restart
+    Unpin(PolicyLane),
     /// Give the component that serves other settings
     Settings(PolicySettings),
     /// Make recorded decisions again, by one policy or two, and show where they differ

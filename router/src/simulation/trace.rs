@@ -12,6 +12,9 @@ use crate::model::view::{Candidate, Capabilities, Context, GpuView, JobView};
 use crate::policy::tools::Recorded;
 use crate::scheduler::input::EndKind;
 
+/// What a recording says after this long is left out: no day, but a broken clock or a joke.
+const LONGEST_MS: u64 = 31 * 86_400_000;
+
 /// GPU figures of an instance are taken up at most this often.
 const READING_MS: u64 = 10_000;
 
@@ -221,6 +224,10 @@ impl Gather {
                 trace.served.push(fate);
             }
         }
+        let end = from_ms.saturating_add(LONGEST_MS);
+        trace.to_ms = trace.to_ms.min(end);
+        trace.arrivals.retain(|arrival| arrival.at_ms <= end);
+        trace.readings.retain(|reading| reading.at_ms <= end);
         trace.arrivals.sort_by_key(|arrival| arrival.at_ms);
         trace.readings.sort_by_key(|reading| reading.at_ms);
         offer_to_all(&mut trace);
