@@ -257,6 +257,8 @@ pub(super) enum PolicyCommand {
     Promote(PolicyPromote),
     /// Take canary and shadow away
     Withdraw(PolicyLane),
+    /// Let what is configured serve again, now and after a restart
+    Unpin(PolicyLane),
     /// Give the component that serves other settings
     Settings(PolicySettings),
     /// Make recorded decisions again, by one policy or two, and show where they differ
@@ -418,6 +420,9 @@ pub(super) struct PolicyReplay {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
+    /// Also write a page with plots; it needs nothing else
+    #[arg(long, value_name = "FILE")]
+    pub(super) html: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

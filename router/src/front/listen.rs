@@ -156,8 +156,8 @@ fn builder(limits: &config::Limits) -> http1::Builder {
         .max_headers(limits.headers)
         // Bounds heads too; those that are over their own limit are refused by the gate.
         .max_buf_size(limits.header_bytes.max(MAX_READ))
-        .half_close(false)
-        .pipeline_flush(true);
+        // `pipeline_flush` would make it collect whole answers, however large, in front of a client that reads slowly.
+        .half_close(false);
     builder
 }
 
