@@ -11,11 +11,15 @@ use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response};
 
-use super::conn::{Conn, ConnectError, ExchangeError};
+use super::conn::{Conn, ConnectError, ExchangeError, Use};
 use crate::config::Url;
+use crate::tasks::{self, OnError};
 
 /// aiohttp closes a connection after 75 s of silence; one that is older than this is not worth the risk.
 const MAX_IDLE: Duration = Duration::from_secs(30);
+
+/// For the rest of a request that has its answer: as long as aiohttp reads on itself.
+const LINGER: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
@@ -77,7 +81,7 @@ impl Pool {
         self: &Arc<Self>,
         request: Request<Body>,
     ) -> Result<Response<Answer>, SendError> {
-        let Some(conn) = self.take().await else { return self.send_fresh(request).await };
+        let Some(conn) = self.take() else { return self.send_fresh(request).await };
         let again = repeatable(&request);
         match self.exchange(conn, request).await {
             Ok(response) => Ok(response),
@@ -111,8 +115,8 @@ impl Pool {
         conn: Box<Conn>,
         response: Response<Incoming>,
     ) -> Response<Answer> {
-        let (head, body) = response.into_parts();
-        let mut answer = Answer { body, conn: Some(conn), pool: self.clone() };
+        let mut response = response.map(|body| Answer { body, conn: Some(conn), pool: self.clone() });
+        let answer = response.body_mut();
         if answer.body.is_end_stream() {
             std::future::poll_fn(|cx| {
                 answer.give_back(cx);
@@ -120,18 +124,14 @@ impl Pool {
             })
             .await;
         }
-        Response::from_parts(head, answer)
+        response
     }
 
-    /// A kept connection that the instance has not closed, as far as the kernel knows.
-    async fn take(&self) -> Option<Box<Conn>> {
-        loop {
-            let top = self.lock().pop();
-            let Idle { mut conn, since } = top?;
-            if since.elapsed() < MAX_IDLE && std::future::poll_fn(|cx| Poll::Ready(conn.is_free(cx))).await {
-                return Some(conn);
-            }
-        }
+    /// A kept connection. Whether the instance has closed it will be seen before it is written to.
+    fn take(&self) -> Option<Box<Conn>> {
+        let top = self.lock().pop()?;
+        // Those below are older.
+        (top.since.elapsed() < MAX_IDLE).then_some(top.conn)
     }
 
     /// Closes what is dead or old. Nobody polls idle connections, so nobody else would notice.
@@ -159,10 +159,13 @@ impl Pool {
 
 impl Answer {
     fn give_back(&mut self, cx: &mut Context<'_>) {
-        if let Some(mut conn) = self.conn.take()
-            && conn.drive(cx)
-        {
-            self.pool.keep(conn);
+        let Some(mut conn) = self.conn.take() else { return };
+        match conn.has_use(cx) {
+            Use::Another => self.pool.keep(conn),
+            Use::Unfinished => {
+                drop(tasks::spawn("rest of a request", OnError::Log, rest(conn, self.pool.clone())))
+            }
+            Use::Nothing => {}
         }
     }
 
@@ -203,6 +206,18 @@ impl hyper::body::Body for Answer {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// Sends on what the instance did not wait for. A client is still sending it, and would not see its answer if its connection
+/// were closed over unread bytes.
+async fn rest(mut conn: Box<Conn>, pool: Arc<Pool>) {
+    let sent = std::future::poll_fn(|cx| match conn.has_use(cx) {
+        Use::Unfinished => Poll::Pending,
+        known => Poll::Ready(known),
+    });
+    if tokio::time::timeout(LINGER, sent).await == Ok(Use::Another) {
+        pool.keep(conn);
     }
 }
 
