@@ -109,18 +109,20 @@ impl Router {
         let admin_listener = admin::Listener::open(config.admin, given.admin).await?;
         let (listen, admin_address) = (listener.address(), admin_listener.address());
 
+        // A policy is compiled and tried while the rest starts.
+        let (policy, policy_clock) = (parts::policy(&config), clock.clone());
+        let policy = tokio::task::spawn_blocking(move || policy::start(policy, policy_clock));
         let (ledger_service, ledger) = parts::ledger(&config).await?;
-        let policy =
-            policy::start(parts::policy(&config), clock.clone()).context("the policy could not start")?;
         let (telemetry_service, telemetry) = parts::telemetry(&config, clock.clone())?;
         let assets = assets::open(parts::assets(&config), &clock)?;
         let (sessions_service, sessions) = sessions::Service::new(parts::sessions(&config));
-        let (fleet, events) = fleet::start(&config.fleet, &config.instances);
+        let (fleet, events) = fleet::start(&config.fleet, &config.instances, &ledger.identity().await?);
 
         let (reports, from_relay) = mpsc::channel(REPORTS);
         let (relay_service, relay) =
             relay::Service::new(events, reports, sessions.clone(), assets.told().clone(), clock.clone());
-        let core = core(&config, &ledger, &fleet, clock.as_ref()).await?;
+        let core = core(&config, &ledger, &fleet, &relay, clock.as_ref()).await?;
+        let policy = policy.await?.context("the policy could not start")?;
         let organs = scheduler::Organs {
             policy: policy.clone(),
             ledger: ledger.clone(),
@@ -260,6 +262,7 @@ async fn core(
     config: &Config,
     ledger: &ledger::Handle,
     fleet: &fleet::Handle,
+    relay: &relay::Handle,
     clock: &dyn Clock,
 ) -> anyhow::Result<Core> {
     let settings = parts::core(config);
@@ -268,8 +271,12 @@ async fn core(
     if !open.is_empty() {
         tracing::info!(jobs = open.len(), "taking up the jobs of an earlier run");
     }
-    for (attempt, _) in open.iter().filter_map(|open| open.attempts.last().filter(|last| last.1.is_none())) {
+    for open in &open {
+        let Some((attempt, None)) = open.attempts.last() else { continue };
         fleet.adopt(&attempt.instance, attempt.upstream_id);
+        // Before the first event is looked at: the attempt goes on, and its client hears the rest.
+        let (job, attempt) = (Arc::new(open.job.clone()), attempt.clone());
+        relay.tell(relay::Command::Register { job, attempt });
     }
     let restored = Restored { open, counter };
     Ok(Core::new(settings, parts::specs(config), restored, clock.now()))

@@ -9,6 +9,7 @@ mod calls;
 mod conn;
 mod discover;
 mod forward;
+mod hearing;
 mod link;
 mod member;
 mod pool;
@@ -21,6 +22,7 @@ mod table;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -117,10 +119,8 @@ pub enum EventKind {
     },
     /// Its catalogue, its figures or its foreign prompts changed.
     Info(InstanceInfo),
-    /// Events of prompts submitted under this sid will come.
-    SocketUp {
-        sid: Arc<str>,
-    },
+    /// Events of prompts submitted under [`Handle::sid`] will come, also of those that an earlier socket heard of.
+    SocketUp,
     /// Events since the last frame are lost; what ran must be looked up in its queue and history.
     SocketDown,
     Frame(Frame),
@@ -131,23 +131,33 @@ pub enum EventKind {
 pub struct Handle {
     members: Arc<Vec<Arc<Member>>>,
     board: Arc<Board>,
+    /// Somebody reads the home instance's log.
+    logs: Arc<AtomicBool>,
     health_timeout: Duration,
     submit_timeout: Duration,
 }
 
-/// Starts to watch the instances. The supervisors end when the receiver is dropped.
-pub fn start(config: &config::Fleet, instances: &[config::Instance]) -> (Handle, mpsc::Receiver<FleetEvent>) {
+/// Starts to watch the instances. The supervisors end when the receiver is dropped. `router` tells this router from others
+/// that the instances serve, and is the same after a restart.
+pub fn start(
+    config: &config::Fleet,
+    instances: &[config::Instance],
+    router: &str,
+) -> (Handle, mpsc::Receiver<FleetEvent>) {
     let (events, receiver) = mpsc::channel(EVENTS);
     let board = Arc::new(Board::new(instances));
     let members: Vec<_> =
-        (0..).zip(instances).map(|(index, one)| Arc::new(Member::new(index, one, config))).collect();
+        (0..).zip(instances).map(|(index, one)| Arc::new(Member::new(index, one, config, router))).collect();
+    let logs = Arc::new(AtomicBool::new(false));
     for member in &members {
-        let supervisor = Supervisor::new(member.clone(), board.clone(), config.clone(), events.clone());
+        let (member, board, logs) = (member.clone(), board.clone(), logs.clone());
+        let supervisor = Supervisor::new(member, board, config.clone(), events.clone(), logs);
         tasks::spawn("instance", OnError::Shutdown, supervisor.run());
     }
     let handle = Handle {
         members: Arc::new(members),
         board,
+        logs,
         health_timeout: Duration::from_millis(config.health_timeout_ms),
         submit_timeout: Duration::from_millis(config.submit_timeout_ms),
     };
@@ -182,9 +192,14 @@ impl Handle {
         self.board.looked().await;
     }
 
-    /// The `client_id` for prompts of this router; none while there is no websocket to hear their events on.
+    /// The `client_id` for prompts of this router, always the same; none while there is no websocket to hear their events on.
     pub fn sid(&self, id: &InstanceId) -> Option<Arc<str>> {
-        self.member(id)?.sid()
+        self.member(id).filter(|member| member.is_linked()).map(|member| member.sid().clone())
+    }
+
+    /// Whether the home instance's websocket is to ask for log lines again whenever it comes up.
+    pub fn follow_logs(&self, follow: bool) {
+        self.logs.store(follow, Ordering::Relaxed);
     }
 
     /// Posts a prompt, whose id is `upstream`.

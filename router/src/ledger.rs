@@ -378,6 +378,11 @@ impl Handle {
         self.readers.read(read::counter).await
     }
 
+    /// What tells this router from all others, also after a restart.
+    pub async fn identity(&self) -> Result<String, LedgerError> {
+        self.readers.read(read::identity).await
+    }
+
     /// Oldest first.
     pub async fn decisions_of(&self, job: JobId) -> Result<Vec<DecisionRecord>, LedgerError> {
         self.readers.read(move |conn| read::decisions_of(conn, job)).await

@@ -5,7 +5,7 @@
 //! - 1, grammar and plumbing: [`comfy`], [`config`], [`metrics`], [`tasks`], [`drain`]
 //! - 2, organs: [`ledger`], [`fleet`], [`policy`], [`telemetry`], [`sessions`], [`assets`]
 //! - 3, brain: [`scheduler`], [`relay`]
-//! - 4, faces: [`front`], [`admin`]
+//! - 4, faces: [`front`], [`admin`], and what runs the brain on past days: [`simulation`]
 //! - 5, assembly: [`app`], [`cli`], [`demo`]
 
 pub mod admin;
@@ -27,5 +27,6 @@ pub mod policy;
 pub mod relay;
 pub mod scheduler;
 pub mod sessions;
+pub mod simulation;
 pub mod tasks;
 pub mod telemetry;

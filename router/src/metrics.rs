@@ -294,6 +294,11 @@ pub fn policy_canary_ended(worse: bool) {
     counter!(table::POLICY_CANARIES, "how" => if worse { "returned" } else { "withdrawn" }).increment(1);
 }
 
+/// A question that is not in the recording.
+pub fn policy_recording_dropped() {
+    counter!(table::POLICY_RECORD_DROPPED).increment(1);
+}
+
 /// What policies remember could not be written.
 pub fn policy_state_failed() {
     counter!(table::POLICY_STATE_ERRORS).increment(1);

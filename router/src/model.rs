@@ -5,4 +5,5 @@ pub mod decision;
 pub mod event;
 pub mod id;
 pub mod job;
+pub mod policy;
 pub mod view;

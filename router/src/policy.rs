@@ -34,7 +34,7 @@ pub use canary::{CanaryReport, Tally};
 pub use config::{Bounds, Breaker, Builtin, Component, Config, Extra, GuestLimits, Interface};
 pub use error::{LoadError, StartError};
 pub use handle::{Handle, OrderError, Settings, Source};
-pub use recording::RecordConfig;
+pub use recording::{RecordConfig, RecordStatus};
 pub use service::{Order, Place};
 pub use shadow::{Difference, ShadowReport};
 pub use shipped::Shipped;

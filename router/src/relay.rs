@@ -215,9 +215,6 @@ impl Service {
         };
         let now = self.clock.now();
         let running = self.running.get_mut(key)?;
-        if matches!(event.kind, Kind::ExecutionStart) {
-            self.current.insert(instance.clone(), key.to_owned());
-        }
         running.note(event, now);
         if let Some(verdict) = Verdict::of(event) {
             let report = running.over(event, verdict, now);
@@ -228,6 +225,10 @@ impl Service {
             // Its last event; the client gets the router's own, after the end is durable.
             self.current.remove(instance);
             return None;
+        }
+        // Whatever it is: the beginning may have been missed.
+        if running.held.is_none() && self.current.get(instance).is_none_or(|current| current != key) {
+            self.current.insert(instance.clone(), key.to_owned());
         }
         let message = client_message(running, event, &self.told);
         let report = running.progress(now);

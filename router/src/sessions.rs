@@ -228,6 +228,10 @@ impl Shared {
 }
 
 impl Connection {
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// The client has proved that it got everything that was sent before that moment.
     pub fn has_got_until(&self, moment: Instant) {
         self.shared.table().taken_by(&self.client, self.id, moment);

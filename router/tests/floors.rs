@@ -10,7 +10,7 @@ const FLOORS: [&[&str]; 6] = [
     &["comfy", "config", "metrics", "tasks", "drain"],
     &["ledger", "fleet", "policy", "telemetry", "sessions", "assets"],
     &["scheduler", "relay"],
-    &["front", "admin"],
+    &["front", "admin", "simulation"],
     &["app", "cli", "demo"],
 ];
 const ORGANS: usize = 2;

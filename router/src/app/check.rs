@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Looks at everything before it judges, so that all that is wrong is said at once.
 pub(super) async fn check(config: &Config) -> anyhow::Result<()> {
-    let (fleet, _events) = fleet::start(&config.fleet, &config.instances);
+    let (fleet, _events) = fleet::start(&config.fleet, &config.instances, "check");
     let _ = tokio::time::timeout(PATIENCE, fleet.looked()).await;
     let instances = fleet.instances();
     print(&fleet::table(&instances));

@@ -69,7 +69,7 @@ pub(super) fn settings(config: &Config) -> BTreeMap<Option<String>, policy::Sett
 
 /// A bare name of a policy that comes with the router means that one.
 fn component(file: &Path) -> policy::Component {
-    let shipped = policy::Shipped::ALL.into_iter().find(|shipped| Path::new(shipped.name()) == file);
+    let shipped = file.to_str().and_then(policy::Shipped::named);
     shipped.map_or_else(|| policy::Component::File(file.to_owned()), policy::Component::Shipped)
 }
 

@@ -418,6 +418,9 @@ pub(super) struct PolicyReplay {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
+    /// Also write a page with plots; it needs nothing else
+    #[arg(long, value_name = "FILE")]
+    pub(super) html: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -13,6 +13,7 @@ use super::arguments::{
 };
 use super::print;
 use crate::policy::tools;
+use crate::simulation;
 use project::Project;
 
 pub(super) use develop::develop;
@@ -61,7 +62,11 @@ pub(super) fn replay(arguments: &PolicyReplay) -> anyhow::Result<()> {
     anyhow::ensure!(rest.len() <= 1, "two policies can be compared, not {}", arguments.policies.len());
     let second = rest.first().map(|component| tools::Player { component, settings: &settings });
     let first = tools::Player { component: first, settings: &settings };
-    show(&tools::replay(&arguments.logs, &first, second.as_ref())?, arguments.json)
+    let report = simulation::Report::of(&arguments.logs, &first, second.as_ref())?;
+    if let Some(page) = &arguments.html {
+        std::fs::write(page, report.page()).with_context(|| format!("cannot write {}", page.display()))?;
+    }
+    show(&report, arguments.json)
 }
 
 /// A component, with what its project says of it.

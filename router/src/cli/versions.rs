@@ -101,7 +101,22 @@ fn table(status: &Value) -> String {
     for lane in status["lanes"].as_array().into_iter().flatten() {
         trials(&mut out, lane);
     }
+    recording(&mut out, &status["record"]);
     out
+}
+
+/// Only what is wrong with it.
+fn recording(out: &mut String, record: &Value) {
+    if let Some(dropped) = record["dropped"].as_u64().filter(|dropped| *dropped > 0) {
+        let _ = writeln!(
+            out,
+            "\nrecording: {} questions recorded, {dropped} came too fast and are not in it",
+            record["recorded"]
+        );
+    }
+    if let Some(why) = record["files_ended"].as_str() {
+        let _ = writeln!(out, "\nrecording: nothing is written to policy.record.dir any more: {why}");
+    }
 }
 
 fn trials(out: &mut String, lane: &Value) {
@@ -155,6 +170,7 @@ mod tests {
                 "canary": {"ended": 3, "failed": 1, "mean_wait_ms": 20.4}, "live": {"ended": 30, "failed": 0, "mean_wait_ms": 10.0}},
                 "shadow": {"agreed": 9, "asked": 10, "failed": 0, "dropped": 0, "routes_compared": 1, "predicted_gain_ms": 8490.0,
                 "differences": [{"at": 3_661_000, "hook": "route", "live": "gpu0", "shadow": "gpu1"}]}}],
+            "record": {"recorded": 90, "dropped": 7, "files_ended": "no space left"},
         });
         let shown = table(&status);
         for expected in [
@@ -165,6 +181,8 @@ mod tests {
             "agreed in 9 of 10 answers",
             "mean gain 8490 ms",
             "01:01:01 route       gpu0  |  gpu1",
+            "90 questions recorded, 7 came too fast",
+            "any more: no space left",
         ] {
             assert!(shown.contains(expected), "{expected} in\n{shown}");
         }

@@ -11,6 +11,7 @@ use super::sections::{ApiKey, Secret};
 use super::sources::{KeyPath, Merged, Sources, Step};
 use super::written::{Written, WrittenInstance};
 use super::{Config, DEFAULT_ADMIN, DEFAULT_LISTEN};
+use crate::model::policy::{Interface, Shipped};
 
 pub(super) fn meant(
     written: Written,
@@ -174,11 +175,11 @@ impl Check<'_> {
         let mut settings: HashMap<PathBuf, serde_json::Map<String, serde_json::Value>> = HashMap::new();
         for (interface, hook) in &mut config.policy.hooks {
             let key = KeyPath::keys(&["policy", "hooks", interface]);
-            if !INTERFACES.contains(&interface.as_str()) {
+            if Interface::named(interface).is_none() {
                 self.wrong(
                     &key,
                     "is no interface of a policy",
-                    &format!("there are {}", INTERFACES.join(", ")),
+                    &format!("there are {}", Interface::ALL.map(Interface::as_str).join(", ")),
                 );
                 continue;
             }
@@ -190,7 +191,14 @@ impl Check<'_> {
                 let file = self.merged.beside_file(hook.file(), &key);
                 if !file.is_file() {
                     let what = format!("{} is neither a file nor a shipped policy", file.display());
-                    self.wrong(&key, what, &format!("build it first, or use one of {}", SHIPPED.join(", ")));
+                    self.wrong(
+                        &key,
+                        what,
+                        &format!(
+                            "build it first, or use one of {}",
+                            Shipped::ALL.map(Shipped::name).join(", ")
+                        ),
+                    );
                 }
                 *hook.file_mut() = file;
             }
@@ -353,11 +361,7 @@ impl Check<'_> {
 const MAX_TIMEOUT_S: u64 = u32::MAX as u64 / 1_000;
 const MIN_KEY: usize = 16;
 
-const INTERFACES: [&str; 8] =
-    ["admission", "priority", "timeouts", "routing", "placement", "recovery", "housekeeping", "feedback"];
 /// A bare name of these is a policy that comes with the router.
-const SHIPPED: [&str; 4] = ["model-affinity", "least-loaded", "fair-share", "guard"];
-
 fn is_shipped(file: &std::path::Path) -> bool {
-    file.to_str().is_some_and(|name| SHIPPED.contains(&name))
+    file.to_str().is_some_and(|name| Shipped::named(name).is_some())
 }

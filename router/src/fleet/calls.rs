@@ -73,6 +73,12 @@ pub(super) async fn post(
     call(pool, Method::POST, path, Some(body.into()), patience).await
 }
 
+/// Asks for log lines on the websocket of this sid.
+pub(super) async fn subscribe_logs(pool: &Arc<Pool>, sid: &str, patience: Duration) -> Result<(), CallError> {
+    let body = format!(r#"{{"clientId":{},"enabled":true}}"#, json::quote(sid));
+    call(pool, Method::PATCH, "/internal/logs/subscribe", Some(body.into()), patience).await.map(drop)
+}
+
 /// One request and its whole answer; any status but a 2xx is an error.
 async fn call(
     pool: &Arc<Pool>,

@@ -1,15 +1,16 @@
-//! The websocket to one instance, as a sequence of [`LinkEvent`]s. Connects again by itself, each time under a fresh sid.
+//! The websocket to one instance, as a sequence of [`LinkEvent`]s. Connects again by itself, always under the same sid: what
+//! runs there is told of to the sid it was posted under.
 //!
-//! A fresh one because ComfyUI forgets a sid when the *older* of two connections ends, and the newer then stays silent.
+//! ComfyUI forgets a sid when the *older* of two connections under it ends, and the newer one then stays silent. So the older
+//! one is ended in good order before the next is opened; where that fails, [`Hearing`](super::hearing::Hearing) notices.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
-use tokio::time::{Interval, MissedTickBehavior, Sleep};
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -25,13 +26,14 @@ use crate::config;
 const MAX_MESSAGE: usize = 64 << 20;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long the instance may take to end a connection.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// Previews then name their prompt. ComfyUI reads this from a connection's first message only.
 const FEATURE_FLAGS: &str = r#"{"type":"feature_flags","data":{"supports_preview_metadata":true}}"#;
 
 #[derive(Debug)]
 pub(super) enum LinkEvent {
     Up {
-        sid: Arc<str>,
         /// The instance no longer knows a prompt that it had: it is another process than before.
         restarted: bool,
     },
@@ -56,6 +58,7 @@ enum LinkError {
 
 pub(super) struct Link {
     pool: Arc<Pool>,
+    sid: Arc<str>,
     config: config::Fleet,
     state: State,
     attempts: u32,
@@ -63,14 +66,13 @@ pub(super) struct Link {
 
 enum State {
     Off,
-    Pausing(Pin<Box<Sleep>>),
+    Pausing(BoxFuture<'static, ()>),
     Connecting(BoxFuture<'static, Result<Opened, LinkError>>),
     Open(Box<Open>),
 }
 
 struct Opened {
     socket: WebSocketStream<TcpStream>,
-    sid: Arc<str>,
     restarted: bool,
 }
 
@@ -81,8 +83,8 @@ struct Open {
 }
 
 impl Link {
-    pub(super) fn new(pool: Arc<Pool>, config: config::Fleet) -> Self {
-        Self { pool, config, state: State::Off, attempts: 0 }
+    pub(super) fn new(pool: Arc<Pool>, sid: Arc<str>, config: config::Fleet) -> Self {
+        Self { pool, sid, config, state: State::Off, attempts: 0 }
     }
 
     /// Connects, if it is off.
@@ -100,6 +102,14 @@ impl Link {
     /// Drops the connection. True if it was up.
     pub(super) fn stop(&mut self) -> bool {
         matches!(std::mem::replace(&mut self.state, State::Off), State::Open(_))
+    }
+
+    /// Ends the connection, if it is up, and connects again.
+    pub(super) fn renew(&mut self) {
+        if self.is_open() {
+            self.attempts = 0;
+            self.pause("it is renewed");
+        }
     }
 
     /// The next thing that happens; never, while it is off. Nothing is lost when the wait is given up. `witness` is a prompt
@@ -130,25 +140,31 @@ impl Link {
     }
 
     fn connect(&mut self, witness: Option<String>) {
-        let opening = open(self.pool.clone(), self.config.clone(), witness);
+        let opening = open(self.pool.clone(), self.sid.clone(), self.config.clone(), witness);
         self.state = State::Connecting(Box::pin(opening));
     }
 
     fn opened(&mut self, opened: Opened) -> LinkEvent {
-        let Opened { socket, sid, restarted } = opened;
+        let Opened { socket, restarted } = opened;
         let every = Duration::from_millis(self.config.ping_ms);
         let mut pings = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.attempts = 0;
         self.state = State::Open(Box::new(Open { socket, pings, heard: Instant::now() }));
-        LinkEvent::Up { sid, restarted }
+        LinkEvent::Up { restarted }
     }
 
     fn pause(&mut self, reason: &str) {
         let pause = pause_before(self.attempts, Uuid::new_v4().as_u128() as u32);
         tracing::debug!(instance_url = %self.pool.url(), error = reason, ?pause, "no websocket");
         self.attempts = self.attempts.saturating_add(1);
-        self.state = State::Pausing(Box::pin(tokio::time::sleep(pause)));
+        let before = std::mem::replace(&mut self.state, State::Off);
+        self.state = State::Pausing(Box::pin(async move {
+            if let State::Open(open) = before {
+                part(open.socket).await;
+            }
+            tokio::time::sleep(pause).await;
+        }));
     }
 }
 
@@ -185,10 +201,23 @@ impl Open {
     }
 }
 
-async fn open(pool: Arc<Pool>, config: config::Fleet, witness: Option<String>) -> Result<Opened, LinkError> {
+/// Ends the connection and waits until the instance has ended its side: by then it has forgotten the sid.
+async fn part(mut socket: WebSocketStream<TcpStream>) {
+    let parting = async {
+        let _ = socket.close(None).await;
+        while let Some(Ok(_)) = socket.next().await {}
+    };
+    let _ = tokio::time::timeout(GOODBYE, parting).await;
+}
+
+async fn open(
+    pool: Arc<Pool>,
+    sid: Arc<str>,
+    config: config::Fleet,
+    witness: Option<String>,
+) -> Result<Opened, LinkError> {
     let patience = Duration::from_millis(config.health_timeout_ms);
     let opening = async {
-        let sid: Arc<str> = Uuid::new_v4().simple().to_string().into();
         let stream = conn::connect(pool.url(), Duration::from_millis(config.connect_timeout_ms)).await?;
         let url = format!("ws://{}/ws?clientId={sid}", pool.url().authority());
         let limits =
@@ -200,7 +229,7 @@ async fn open(pool: Arc<Pool>, config: config::Fleet, witness: Option<String>) -
             Some(id) => !knows(&pool, &id, patience).await,
             None => false,
         };
-        Ok(Opened { socket, sid, restarted })
+        Ok(Opened { socket, restarted })
     };
     tokio::time::timeout(patience, opening).await.map_err(|_| LinkError::Timeout(patience))?
 }

@@ -20,6 +20,7 @@ pub(super) struct Member {
     id: InstanceId,
     index: u32,
     pool: Arc<Pool>,
+    sid: Arc<str>,
     requests: InstanceRequests,
     restart: Vec<String>,
     known: Mutex<Known>,
@@ -33,7 +34,8 @@ pub(super) struct Member {
 
 #[derive(Debug, Default)]
 struct Known {
-    sid: Option<Arc<str>>,
+    /// Its websocket is up.
+    linked: bool,
     /// Prompts of this router, with the number of looks at the queue since each was last seen there.
     ours: HashMap<String, u8>,
     /// At the last look, others' prompts were there.
@@ -48,12 +50,14 @@ struct Known {
 const GONE: u8 = 2;
 
 impl Member {
-    pub(super) fn new(index: u32, instance: &config::Instance, config: &config::Fleet) -> Self {
+    /// `router` tells this router from others that the instance serves.
+    pub(super) fn new(index: u32, instance: &config::Instance, config: &config::Fleet, router: &str) -> Self {
         let patience = Duration::from_millis(config.connect_timeout_ms);
         Self {
             id: instance.name.clone(),
             index,
             pool: Arc::new(Pool::new(instance.url.clone(), patience, config.idle_connections)),
+            sid: format!("{router}-{}", instance.name).into(),
             requests: InstanceRequests::new(&instance.name),
             restart: instance.restart.clone(),
             known: Mutex::default(),
@@ -85,12 +89,17 @@ impl Member {
         &self.restart
     }
 
-    pub(super) fn sid(&self) -> Option<Arc<str>> {
-        self.known().sid.clone()
+    /// The one of all websockets to it, one after the other: ComfyUI tells of a prompt only the sid it was posted under.
+    pub(super) fn sid(&self) -> &Arc<str> {
+        &self.sid
     }
 
-    pub(super) fn set_sid(&self, sid: Option<Arc<str>>) {
-        self.known().sid = sid;
+    pub(super) fn is_linked(&self) -> bool {
+        self.known().linked
+    }
+
+    pub(super) fn set_linked(&self, linked: bool) {
+        self.known().linked = linked;
     }
 
     pub(super) fn witness(&self) -> Option<String> {
@@ -197,7 +206,8 @@ mod tests {
     use super::*;
 
     fn member() -> Member {
-        Member::new(0, &config::Instance::at(config::Url::new("127.0.0.1", 1)), &config::Fleet::default())
+        let instance = config::Instance::at(config::Url::new("127.0.0.1", 1));
+        Member::new(0, &instance, &config::Fleet::default(), "router")
     }
 
     fn taken(id: &str, number: f64) -> Result<Submitted, SubmitError> {

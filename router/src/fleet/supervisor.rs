@@ -2,7 +2,8 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -10,12 +11,14 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::board::Board;
 use super::calls::{self, CallError, QueueSnapshot};
+use super::hearing::Hearing;
 use super::link::{Link, LinkEvent};
 use super::member::Member;
 use super::stats::{self, Stats};
 use super::{EventKind, FleetEvent, InstanceInfo, State};
 use crate::comfy::Catalogue;
 use crate::comfy::frame::{Event, Frame, Kind};
+use crate::tasks::{self, OnError};
 use crate::{config, metrics};
 
 /// A dead process says nothing more after so long, however much it had said before.
@@ -27,7 +30,10 @@ pub(super) struct Supervisor {
     board: Arc<Board>,
     config: config::Fleet,
     events: mpsc::Sender<FleetEvent>,
+    /// Somebody reads the home instance's log.
+    logs: Arc<AtomicBool>,
     link: Link,
+    hearing: Hearing,
     failures: u32,
     /// Websockets it has had since it came up.
     sockets: u32,
@@ -41,6 +47,8 @@ struct Unheard;
 struct Look {
     raw: Bytes,
     stats: Stats,
+    /// When the queue was asked for.
+    asked: Instant,
     queue: QueueSnapshot,
     catalogue: Option<Catalogue>,
     /// The last wish for a new catalogue that this look fulfils.
@@ -63,9 +71,11 @@ impl Supervisor {
         board: Arc<Board>,
         config: config::Fleet,
         events: mpsc::Sender<FleetEvent>,
+        logs: Arc<AtomicBool>,
     ) -> Self {
-        let link = Link::new(member.pool().clone(), config.clone());
-        Self { member, board, config, events, link, failures: 0, sockets: 0, dropped: 0 }
+        let link = Link::new(member.pool().clone(), member.sid().clone(), config.clone());
+        let hearing = Hearing::default();
+        Self { member, board, config, events, logs, link, hearing, failures: 0, sockets: 0, dropped: 0 }
     }
 
     pub(super) async fn run(mut self) {
@@ -113,6 +123,7 @@ impl Supervisor {
         };
         self.failures = 0;
         let restarted = self.member.take_restarted();
+        let deaf = self.link.is_open() && self.hearing.is_deaf(&look.queue, look.asked, Instant::now());
         let before = self.board.get(self.member.index());
         let info = self.post(look);
         if !self.is_up() {
@@ -124,6 +135,11 @@ impl Supervisor {
                 self.socket_down().await?;
             }
             return self.reborn().await;
+        }
+        if deaf {
+            tracing::warn!(instance = %self.member.id(), "websocket to instance is deaf, it is opened again");
+            self.link.renew();
+            self.socket_down().await?;
         }
         match (before, info) {
             (Some(before), Some(info)) if differs(&before, &info) => self.emit(EventKind::Info(info)).await,
@@ -165,10 +181,11 @@ impl Supervisor {
         match event {
             LinkEvent::Frame { frame, bytes } => {
                 metrics::instance_frame(self.member.id(), bytes);
+                self.hearing.heard(Instant::now());
                 self.notice_others(&frame);
                 self.pass(frame).await
             }
-            LinkEvent::Up { sid, restarted } => {
+            LinkEvent::Up { restarted } => {
                 if restarted {
                     self.reborn().await?;
                 } else if self.sockets > 0 {
@@ -176,9 +193,11 @@ impl Supervisor {
                     self.member.refresh();
                 }
                 self.sockets += 1;
-                self.member.set_sid(Some(sid.clone()));
-                tracing::debug!(instance = %self.member.id(), %sid, "websocket to instance is up");
-                self.emit(EventKind::SocketUp { sid }).await
+                self.hearing = Hearing::default();
+                self.member.set_linked(true);
+                self.ask_for_logs();
+                tracing::debug!(instance = %self.member.id(), sid = %self.member.sid(), "websocket to instance is up");
+                self.emit(EventKind::SocketUp).await
             }
             LinkEvent::Down { reason } => {
                 tracing::info!(instance = %self.member.id(), error = reason, "websocket to instance is lost");
@@ -186,6 +205,20 @@ impl Supervisor {
                 self.socket_down().await
             }
         }
+    }
+
+    /// ComfyUI strikes off whoever is away while it has something to log.
+    fn ask_for_logs(&self) {
+        let home = self.board.instances().iter().find(|info| info.is_up()).map(|info| info.index);
+        if home != Some(self.member.index()) || !self.logs.load(Ordering::Relaxed) {
+            return;
+        }
+        let (member, patience) = (self.member.clone(), Duration::from_millis(self.config.health_timeout_ms));
+        tasks::spawn("logs", OnError::Log, async move {
+            if let Err(error) = calls::subscribe_logs(member.pool(), member.sid(), patience).await {
+                tracing::info!(instance = %member.id(), %error, "log lines could not be asked for");
+            }
+        });
     }
 
     /// Others' prompts came or went: the load is looked at now, not at the next round.
@@ -261,7 +294,7 @@ impl Supervisor {
     }
 
     async fn socket_down(&mut self) -> Result<(), Unheard> {
-        self.member.set_sid(None);
+        self.member.set_linked(false);
         self.emit(EventKind::SocketDown).await
     }
 
@@ -305,12 +338,13 @@ async fn look(member: &Member, want_catalogue: bool, patience: Duration) -> Resu
     let (pool, wish) = (member.pool(), member.take_wish());
     let raw = calls::get(pool, "/system_stats", patience).await?;
     let stats = stats::parse(&raw).map_err(|what| LookError::Foreign { path: "/system_stats", what })?;
+    let asked = Instant::now();
     let queue = calls::queue(pool, patience).await?;
     let catalogue = match want_catalogue || wish.is_some() {
         true => Some(catalogue(calls::get(pool, "/object_info", patience).await?).await?),
         false => None,
     };
-    Ok(Look { raw, stats, queue, catalogue, wish })
+    Ok(Look { raw, stats, asked, queue, catalogue, wish })
 }
 
 /// Several MB on real installs, so it is parsed away from the runtime's threads.

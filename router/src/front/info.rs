@@ -262,6 +262,7 @@ impl Front {
             let enabled = !matches!(enabled, Value::Null | Value::Bool(false));
             let anybody = self.parts.sessions.subscribe_logs(&tenant, client, enabled);
             wanted.insert("enabled".to_owned(), Value::from(anybody));
+            self.parts.fleet.follow_logs(anybody);
             if let Some(sid) = self.parts.fleet.sid(&home) {
                 wanted.insert("clientId".to_owned(), Value::from(&*sid));
             }

@@ -92,8 +92,8 @@ fn builder(limits: &config::Limits) -> http1::Builder {
     builder
         // Bounds heads too; those that are over their own limit are refused by the gate.
         .max_buf_size(limits.header_bytes.max(MAX_READ))
-        .half_close(false)
-        .pipeline_flush(true);
+        // `pipeline_flush` would make it collect whole answers, however large, in front of a client that reads slowly.
+        .half_close(false);
     // Naming even hyper's own limit makes it clear two lists of that length for each head.
     if limits.headers != HYPERS_HEADERS {
         builder.max_headers(limits.headers);

@@ -36,7 +36,9 @@ impl Front {
         }
         let submission = prompt::parse(&body).map_err(refused)?;
         drop(body);
-        let _post = submission.client_id.as_deref().map(|sid| self.answering.begin(sid));
+        let client = |sid| self.parts.sessions.client(&call.caller.tenant, sid);
+        let _post =
+            submission.client_id.as_deref().and_then(client).map(|client| self.answering.begin(client));
         let (mut found, inputs) = self.examined(&submission, &call.caller).await?;
         let node_errors = found.node_errors.clone();
         let gathered = self.gather(&inputs, &found.needs.uploads).await?;

@@ -133,8 +133,8 @@ impl Front {
                 },
             }
             if !waiting.is_empty() {
-                if closed.is_none() {
-                    self.answering.settled(&connection.sid).await;
+                if closed.is_none() && waiting.iter().any(Message::is_news) {
+                    self.answering.settled(connection.client()).await;
                 }
                 receipts.note(&waiting);
                 let receipt = match deliver(socket, connection, &flags, &mut waiting).await {

@@ -307,6 +307,10 @@ pub(super) fn counter(conn: &Connection) -> Read<i64> {
     Ok(conn.query_row("SELECT next FROM counter", [], |row| row.get(0))?)
 }
 
+pub(super) fn identity(conn: &Connection) -> Read<String> {
+    Ok(conn.query_row("SELECT identity FROM router", [], |row| row.get(0))?)
+}
+
 const DECISION: &str =
     "SELECT at, hook, policy, digest, fallback, took_us, said, reason, job, did, instance, seen
     FROM decision";

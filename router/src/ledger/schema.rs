@@ -156,6 +156,13 @@ INSERT INTO written SELECT seq, filename, subfolder, kind, instance, '' FROM fil
 DROP TABLE file;
 ALTER TABLE written RENAME TO file;
 ",
+    r"
+CREATE TABLE router (               -- whose ledger this is: random, for ever
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    identity TEXT NOT NULL
+) STRICT;
+INSERT INTO router VALUES (1, lower(hex(randomblob(16))));
+",
 ];
 
 /// Held while the ledger is open: two routers on one file would each believe that they own the queue.

@@ -109,6 +109,7 @@ metrics_table! {
     POLICY_LOAD_FAILURES "policy_load_failures_total" Counter, Count, "Policy files that were refused, by reason";
     POLICY_SHADOW "policy_shadow_answers_total" Counter, Count, "What shadows said against the live version: `agreed`, `differed`, `failed`, or `dropped` unasked";
     POLICY_CANARIES "policy_canaries_ended_total" Counter, Count, "Canaries that ended, by how: `returned` because they did worse, or `withdrawn`";
+    POLICY_RECORD_DROPPED "policy_recordings_dropped_total" Counter, Count, "Questions to the policy that came too fast to be recorded; a replay lacks them";
     POLICY_STATE_ERRORS "policy_state_errors_total" Counter, Count, "Writes of what policies remember that failed; they are tried again";
     POLICY_COUNTER "policy_counter_total" Counter, Count, "Counters that policies keep themselves, by policy and name";
     POLICY_GAUGE "policy_gauge" Gauge, Count, "Gauges that policies keep themselves, by policy and name";

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::recording::RecordConfig;
 use super::shipped::Shipped;
 use super::state::StateLimits;
-use crate::model::decision::{Hook, Limits};
+use crate::model::decision::Limits;
+pub use crate::model::policy::Interface;
 
 /// The `[policy]` table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -73,48 +74,6 @@ pub struct Extra {
 pub enum Component {
     File(PathBuf),
     Shipped(Shipped),
-}
-
-/// The interfaces of the WIT that a component of its own may serve.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Interface {
-    Admission,
-    Priority,
-    Timeouts,
-    Routing,
-    Placement,
-    Recovery,
-    Housekeeping,
-    Feedback,
-}
-
-impl Interface {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Admission => "admission",
-            Self::Priority => "priority",
-            Self::Timeouts => "timeouts",
-            Self::Routing => "routing",
-            Self::Placement => "placement",
-            Self::Recovery => "recovery",
-            Self::Housekeeping => "housekeeping",
-            Self::Feedback => "feedback",
-        }
-    }
-
-    pub(crate) fn hooks(self) -> &'static [Hook] {
-        match self {
-            Self::Admission => &[Hook::Admit],
-            Self::Priority => &[Hook::Prioritize],
-            Self::Timeouts => &[Hook::LimitsFor, Hook::OnTimeout],
-            Self::Routing => &[Hook::Route],
-            Self::Placement => &[Hook::Place],
-            Self::Recovery => &[Hook::OnFailure],
-            Self::Housekeeping => &[Hook::Tick],
-            Self::Feedback => &[Hook::Observe],
-        }
-    }
 }
 
 impl Extra {

@@ -193,7 +193,7 @@ impl Handle {
 
     /// What serves, what is switched off and why, and what was refused last.
     pub fn status(&self) -> PolicyStatus {
-        self.status.borrow().clone()
+        PolicyStatus { record: self.recorder.status(), ..self.status.borrow().clone() }
     }
 
     /// What each policy remembers, in figures.

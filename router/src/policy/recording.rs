@@ -7,7 +7,7 @@
 mod entry;
 mod files;
 
-pub(crate) use entry::{Reader, Saying};
+pub(crate) use entry::{Reader, Saying, Writer};
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::decision::{Consultation, Decided, DecisionRecord};
-use entry::Writer;
+use crate::metrics;
+use crate::model::decision::{Consultation, Decided, DecisionRecord, Fallback, Question};
 use files::Files;
 
 /// Decisions on their way to the thread. With more, some are not recorded, and counted.
@@ -49,12 +49,26 @@ pub(crate) struct Recorder {
     ring: Arc<Mutex<Ring>>,
 }
 
+/// What an operator is shown of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct RecordStatus {
+    /// Questions recorded since the start.
+    pub recorded: u64,
+    /// Questions that came faster than they could be written down: a replay lacks them.
+    pub dropped: u64,
+    /// Of the recorded ones, those that are still in memory.
+    pub in_memory: usize,
+    /// Why nothing is written to `policy.record.dir` any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files_ended: Option<String>,
+}
+
 #[derive(Debug, Default)]
 struct Ring {
     lines: VecDeque<String>,
     bytes: usize,
     most: usize,
-    dropped: u64,
+    status: RecordStatus,
 }
 
 impl Recorder {
@@ -75,9 +89,18 @@ impl Recorder {
 
     pub(crate) fn note(&self, consultation: &Arc<Consultation>, decided: &Decided) {
         let Some(sender) = &self.sender else { return };
-        if let Err(TrySendError::Full(_)) = sender.try_send((consultation.clone(), decided.records.clone())) {
-            self.ring().dropped += 1;
+        if asked_nobody(consultation, decided) {
+            return;
         }
+        if let Err(TrySendError::Full(_)) = sender.try_send((consultation.clone(), decided.records.clone())) {
+            self.ring().status.dropped += 1;
+            metrics::policy_recording_dropped();
+        }
+    }
+
+    pub(crate) fn status(&self) -> RecordStatus {
+        let ring = self.ring();
+        RecordStatus { in_memory: ring.lines.len(), ..ring.status.clone() }
     }
 
     /// The last decisions, oldest first, as `policy replay` reads them.
@@ -96,8 +119,18 @@ impl Recorder {
     }
 }
 
+/// Every second one; a day of them would be most of a recording and tell nothing.
+fn asked_nobody(consultation: &Consultation, decided: &Decided) -> bool {
+    matches!(consultation.question, Question::Tick { .. })
+        && decided
+            .records
+            .iter()
+            .all(|record| record.fallback == Some(Fallback::NotExported) || record.version.digest.is_empty())
+}
+
 impl Ring {
     fn push(&mut self, line: String) {
+        self.status.recorded += 1;
         self.bytes += line.len();
         self.lines.push_back(line);
         while self.bytes > self.most {
@@ -124,6 +157,8 @@ fn record(
             }
             if let Err(error) = open.write(&writer.line(&consultation, &records)) {
                 tracing::error!(dir = %open.dir().display(), %error, "decisions are no longer recorded in files");
+                ring.lock().unwrap_or_else(PoisonError::into_inner).status.files_ended =
+                    Some(error.to_string());
                 files = None;
             }
         }
@@ -133,6 +168,10 @@ fn record(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::decision::PolicyVersion;
+    use crate::policy::config::Config;
+    use crate::policy::record::{builtin_version, natively};
+    use crate::policy::sample;
 
     #[test]
     fn the_ring_forgets_the_oldest() {
@@ -143,5 +182,28 @@ mod tests {
         assert_eq!(ring.lines, ["bbbb", "cccc"]);
         ring.push("x".repeat(11));
         assert!(ring.lines.is_empty() && ring.bytes == 0, "more than fits is not kept");
+        assert_eq!(ring.status.recorded, 4);
+    }
+
+    #[test]
+    fn what_comes_too_fast_is_counted_and_ticks_that_nobody_is_asked_are_not_recorded() {
+        let config = Config::default();
+        let (asked, version) = (sample::ask(1, 2, sample::question(0, 1, 2)), builtin_version());
+        let asked = Arc::new(asked);
+        let decided = natively(&asked, &config, &version, None, 1);
+        // Nobody takes from the channel: the first fits, the second does not.
+        let (sender, _taken) = sync_channel(1);
+        let recorder = Recorder { sender: Some(sender), ring: Arc::default() };
+        recorder.note(&asked, &decided);
+        assert_eq!(recorder.status().dropped, 0);
+        recorder.note(&asked, &decided);
+        assert_eq!(recorder.status().dropped, 1);
+        let tick = Arc::new(sample::ask(1, 2, Question::Tick { instances: Vec::new() }));
+        let answered = natively(&tick, &config, &version, None, 1);
+        recorder.note(&tick, &answered);
+        assert_eq!(recorder.status().dropped, 1, "no one was asked");
+        let policy = PolicyVersion { name: "p".into(), digest: "0".into() };
+        recorder.note(&tick, &natively(&tick, &config, &policy, None, 1));
+        assert_eq!(recorder.status().dropped, 2);
     }
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::canary::CanaryReport;
 use super::error::LoadError;
 use super::record;
+use super::recording::RecordStatus;
 use super::shadow::ShadowReport;
 use crate::model::decision::{Fallback, Hook, PolicyVersion};
 use crate::model::job::WallMs;
@@ -26,6 +27,8 @@ pub struct PolicyStatus {
     pub lanes: Vec<LaneStatus>,
     /// Every version known, the newest of each lane first.
     pub versions: Vec<VersionRow>,
+    /// What is kept of its decisions for `policy replay`.
+    pub record: RecordStatus,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -103,6 +106,7 @@ impl PolicyStatus {
             refused: None,
             lanes: Vec::new(),
             versions: Vec::new(),
+            record: RecordStatus::default(),
         }
     }
 

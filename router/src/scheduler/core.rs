@@ -7,9 +7,11 @@
 mod attempts;
 mod care;
 mod deadlines;
+mod entry;
 mod explain;
 mod intake;
 mod look;
+mod pending;
 mod placing;
 mod recovery;
 mod routing;
@@ -17,28 +19,32 @@ mod standing;
 #[cfg(test)]
 mod tests;
 mod upkeep;
+mod views;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::clock::{Now, Tick};
-use crate::model::decision::{
-    Answer, AttemptReport, Consultation, Decided, DecisionRecord, Limit, Limits, Priority, Question, Seen,
-};
-use crate::model::event::{Event, Standing};
+use crate::model::decision::{Answer, AttemptReport, Consultation, Decided, DecisionRecord, Question};
+use crate::model::event::Event;
 use crate::model::id::JobId;
-use crate::model::job::{Attempt, AttemptOutcome, Job, JobClass, JobOutcome, ModelRef, Number};
-use crate::model::view::{Context, InstanceTexts, JobTexts, JobView, Totals, WaitingView};
+#[cfg(test)]
+use crate::model::job::Job;
+use crate::model::job::JobOutcome;
+use crate::model::view::{InstanceTexts, Totals};
 
 use super::capacity::{Instance, Live};
 use super::config::CoreConfig;
-use super::input::{Action, Ending, Input, InstanceSpec, NotStored, Refusal, RequestId, Restored, Ticket};
+use super::input::{Action, Input, InstanceSpec, NotStored, Refusal, RequestId, Restored, Ticket};
 use super::intern::Interner;
 use super::learn::Learned;
-use super::queue::{Queue, Waiting};
+use super::queue::Queue;
 
+use entry::{Delivery, Entry, Phase, Run, StopReason, Stopping};
 use explain::seeing;
 pub use explain::{Explanation, InstanceNow, WaitingNow};
+use pending::{Asked, Then};
+use views::{Head, clamp_ms};
 
 #[derive(Debug)]
 pub struct Core {
@@ -84,192 +90,6 @@ pub struct Core {
     last_feedback: Tick,
     last_zombie_check: Tick,
     texts: Option<Arc<Vec<InstanceTexts>>>,
-}
-
-/// Waiting jobs a policy may list, and how old the list may be.
-const HEAD_JOBS: usize = 64;
-const HEAD_MS: u64 = 1_000;
-
-#[derive(Debug)]
-struct Head {
-    at: Tick,
-    classes: [Totals; 3],
-    waiting: Arc<Vec<WaitingView>>,
-}
-
-/// One open job.
-#[derive(Debug)]
-struct Entry {
-    job: Arc<Job>,
-    seq: u64,
-    tenant: u32,
-    client: u32,
-    /// What the job's capabilities are told apart by.
-    kind: u64,
-    /// An operator's, see [`Standing`].
-    place: i64,
-    pinned: bool,
-    priority: Priority,
-    limits: Limits,
-    accepted: Tick,
-    phase: Phase,
-    /// Attempts started so far.
-    attempts: u32,
-    last_attempt: Option<Attempt>,
-    /// The policy asked to keep away from this instance.
-    avoid: Option<usize>,
-    /// Its owner stopped it between two attempts.
-    unwanted: bool,
-    /// It ran out of memory before.
-    ran_out: bool,
-    /// It did so on a GPU of so many MiB: only larger ones are tried.
-    outgrew_mib: Option<u32>,
-    /// Milliseconds it has been held by the policy in all, the present hold not counted.
-    held_ms: u64,
-    held_since: Option<Tick>,
-}
-
-#[derive(Debug)]
-enum Phase {
-    /// Its acceptance is being made durable.
-    Accepting,
-    Waiting,
-    /// A live attempt.
-    Running(Box<Run>),
-    /// It was taken out of the queue, which is being made durable.
-    Removed,
-    /// Its end is being made durable, or that it waits again.
-    Ending,
-}
-
-#[derive(Debug)]
-struct Run {
-    attempt: Attempt,
-    instance: usize,
-    delivery: Delivery,
-    /// Its instance said that it is over; until then the end is waited for.
-    settling: Option<Tick>,
-    /// Since when it waits in its instance's queue though nothing runs there.
-    stuck_since: Option<Tick>,
-    started: Tick,
-    last_sign: Tick,
-    nodes_done: u32,
-    node_percent: Option<f32>,
-    /// Moved by extensions.
-    run_deadline: Option<Tick>,
-    /// Added to the stall limit by extensions, until the next sign of life.
-    stall_grace_ms: u64,
-    predicted_ms: Option<u32>,
-    /// Models that were not resident when it started.
-    cold: Vec<ModelRef>,
-    /// It was told to stop, and why.
-    stopping: Option<Stopping>,
-    /// A question about a passed limit is open.
-    timing_out: bool,
-    /// A question about its failure is open.
-    failing: bool,
-    last_inspected: Tick,
-}
-
-/// How far an attempt has come on its way to its instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Delivery {
-    /// Its start is being made durable.
-    Starting,
-    /// It is being sent; a `Sighting` will say what came of that.
-    Sending,
-    /// It may be there.
-    Unsure,
-    /// The instance has it.
-    Taken,
-}
-
-#[derive(Debug, Clone)]
-struct Stopping {
-    why: StopReason,
-    /// When to stop waiting for the instance to confirm.
-    until: Tick,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum StopReason {
-    Owner,
-    /// A limit was passed; the policy said retry or fail.
-    TimedOut {
-        retry: bool,
-        reason: String,
-    },
-    /// The policy wants the instance.
-    Preempted {
-        requeue: bool,
-    },
-}
-
-/// What an open question is about.
-#[derive(Debug)]
-enum Asked {
-    Intake { request: RequestId, job: Box<Job>, seen: Option<Seen> },
-    Reassess { job: JobId },
-    Standing { request: RequestId, job: JobId, standing: Box<Standing> },
-    Route { job: JobId, rows: Vec<usize>, seen: Option<Seen> },
-    Place { jobs: Vec<JobId>, seats: Vec<usize> },
-    Timeout { job: JobId, attempt: u32, limit: Limit, seen: Option<Seen> },
-    Failure { job: JobId, attempt: u32, outcome: AttemptOutcome, ending: Option<Box<Ending>>, detail: String },
-    Housekeeping,
-    Feedback,
-}
-
-impl Asked {
-    /// The job it is about; the first of a window.
-    fn job(&self) -> Option<JobId> {
-        match self {
-            Self::Intake { job, .. } => Some(job.id),
-            Self::Reassess { job }
-            | Self::Standing { job, .. }
-            | Self::Route { job, .. }
-            | Self::Timeout { job, .. }
-            | Self::Failure { job, .. } => Some(*job),
-            Self::Place { jobs, .. } => jobs.first().copied(),
-            Self::Housekeeping | Self::Feedback => None,
-        }
-    }
-}
-
-/// What to do when a write is durable.
-#[derive(Debug, Clone)]
-enum Then {
-    Accept {
-        request: RequestId,
-        job: JobId,
-    },
-    Start {
-        job: JobId,
-    },
-    Requeue {
-        job: JobId,
-        ready_at: Tick,
-    },
-    End {
-        job: JobId,
-        outcome: JobOutcome,
-        detail: String,
-        /// Of an instance's refusal, as JSON; empty when there is none.
-        node_errors: String,
-    },
-    /// Nothing waits for it.
-    Nothing,
-    /// Waiting jobs were deleted; so many running ones were told to stop besides.
-    Deleted {
-        request: RequestId,
-        jobs: Vec<JobId>,
-        stopped: usize,
-    },
-    /// An operator changed the standing of a waiting job.
-    Changed {
-        request: RequestId,
-        job: JobId,
-        standing: Box<Standing>,
-    },
 }
 
 impl Core {
@@ -433,76 +253,6 @@ impl Core {
         }
     }
 
-    fn context(&mut self) -> Context {
-        let (classes, waiting) = self.head();
-        let instances = &self.instances;
-        let texts =
-            self.texts.get_or_insert_with(|| Arc::new(instances.iter().map(Instance::texts).collect()));
-        Context {
-            now_ms: self.now.wall,
-            fleet: texts.clone(),
-            all: self.totals(),
-            tenants: self.tenants.shared(),
-            clients: self.clients.shared(),
-            classes,
-            waiting,
-        }
-    }
-
-    /// By class and in order: what a policy may read of the queue as a whole. Made anew at most once a second.
-    fn head(&mut self) -> ([Totals; 3], Arc<Vec<WaitingView>>) {
-        let now = self.now.tick;
-        if let Some(head) = &self.head
-            && now.since(head.at) < HEAD_MS
-        {
-            return (head.classes, head.waiting.clone());
-        }
-        let mut classes = JobClass::ALL
-            .map(|class| Totals { queued: self.queue.waiting_of(class) as u32, ..Totals::default() });
-        for live in self.instances.iter().flat_map(|instance| &instance.live) {
-            if let Some(entry) = self.jobs.get(&live.job) {
-                classes[entry.job.class as usize].running += 1;
-            }
-        }
-        let first = self.queue.first(now, HEAD_JOBS, |_| true);
-        let waiting: Arc<Vec<WaitingView>> =
-            Arc::new(first.iter().map(|id| self.waiting_view(&self.jobs[id])).collect());
-        self.head = Some(Head { at: now, classes, waiting: waiting.clone() });
-        (classes, waiting)
-    }
-
-    fn waiting_view(&self, entry: &Entry) -> WaitingView {
-        let view = self.view(entry);
-        WaitingView {
-            tenant: view.tenant,
-            client: view.client,
-            class: view.class,
-            signature: view.signature,
-            models: view.models,
-            waited_ms: view.waited_ms,
-            run_ms: view.run_ms,
-        }
-    }
-
-    fn totals(&self) -> Totals {
-        let queued = self.queue.len() as u32;
-        let running = self.instances.iter().map(|i| i.live.len() as u32).sum();
-        Totals { queued, running }
-    }
-
-    /// Something a policy may read by name changed.
-    fn texts_changed(&mut self) {
-        self.texts = None;
-    }
-
-    fn view(&self, entry: &Entry) -> JobView {
-        let mut view = job_view(&entry.job, entry.tenant, entry.client);
-        view.attempt = entry.attempts + 1;
-        view.waited_ms = clamp_ms(self.now.tick.since(entry.accepted));
-        view.run_ms = self.learned.run_ms(entry.job.needs.signature, None);
-        view
-    }
-
     fn status(&mut self) {
         self.out.push(Action::Status { remaining: self.jobs.len() });
     }
@@ -525,63 +275,10 @@ impl Core {
     }
 }
 
-impl Entry {
-    fn row(&self, id: JobId, ready_at: Tick) -> Waiting {
-        Waiting {
-            id,
-            seq: self.seq,
-            place: self.place,
-            priority: self.priority,
-            number: match self.job.number {
-                Number::Counted(number) => number as f64,
-                Number::Given(number) => number,
-            },
-            class: self.job.class,
-            since: self.accepted,
-            ready_at,
-            held: false,
-            deadline: self.queue_deadline(),
-        }
-    }
-
-    fn queue_deadline(&self) -> Option<Tick> {
-        let deadline = self.limits.queue_ms.map(|ms| self.accepted.after(ms.into()));
-        deadline.filter(|_| self.attempts == 0)
-    }
-}
-
-fn job_view(job: &Job, tenant: u32, client: u32) -> JobView {
-    let needs = &job.needs;
-    JobView {
-        tenant,
-        client,
-        class: job.class,
-        number: job.requested.number,
-        front: job.requested.front,
-        nodes: needs.nodes,
-        outputs: job.body.outputs.len() as u32,
-        images: needs.images,
-        steps: needs.steps,
-        megapixels: needs.megapixels,
-        work: needs.work(),
-        signature: (needs.signature ^ (needs.signature >> 32)) as u32,
-        models: needs.models.len() as u32,
-        input_kib: job.body.input_kib,
-        attempt: 1,
-        waited_ms: 0,
-        run_ms: None,
-        texts: JobTexts { job: Some(job.id), body: job.body.clone(), needs: needs.clone() },
-    }
-}
-
 /// A job that needs nothing, for tests.
 #[cfg(test)]
 pub(crate) fn plain_job(tenant: &str) -> Job {
     tests::plain_job(tenant)
-}
-
-fn clamp_ms(ms: u64) -> u32 {
-    ms.min(u32::MAX.into()) as u32
 }
 
 fn live(job: JobId, started: Tick, predicted_ms: Option<u32>) -> Live {

@@ -234,7 +234,7 @@ impl Service {
                 self.step(Input::Instance { index, change: InstanceChange::Foreign { running, pending } });
                 InstanceChange::Capabilities(info.catalogue.capabilities().clone())
             }
-            EventKind::SocketUp { .. } => InstanceChange::Linked(true),
+            EventKind::SocketUp => InstanceChange::Linked(true),
             EventKind::SocketDown => InstanceChange::Linked(false),
             EventKind::Frame(_) => return,
         };

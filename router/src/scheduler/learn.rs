@@ -62,7 +62,8 @@ impl Learned {
 
     fn mean_load(&self) -> Option<f32> {
         let n = self.loads.len();
-        (n > 0).then(|| self.loads.values().map(|a| a.ms).sum::<f32>() / n as f32)
+        // Summed so wide that no digit is lost, in whatever order the table gives them.
+        (n > 0).then(|| (self.loads.values().map(|a| f64::from(a.ms)).sum::<f64>() / n as f64) as f32)
     }
 }
 

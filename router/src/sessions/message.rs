@@ -86,6 +86,11 @@ impl Message {
         Self { class, payload, replay }
     }
 
+    /// A client that hears it before it knows the job would miss it: the job begins, or is over.
+    pub fn is_news(&self) -> bool {
+        matches!(self.replay, Replay::Start | Replay::End)
+    }
+
     /// `execution_start`
     pub fn start(text: Utf8Bytes) -> Self {
         Self::new(Class::Ordinary, Payload::Text(text), Replay::Start)

@@ -165,6 +165,11 @@ impl Control {
         }
     }
 
+    /// Websockets that this process ever had.
+    pub fn connections(&self) -> u64 {
+        self.machine.life().map_or(0, |life| life.hub.joined())
+    }
+
     /// Sids of the open websockets.
     pub fn sockets(&self) -> Vec<String> {
         self.machine.life().map(|life| life.hub.sids()).unwrap_or_default()

@@ -18,6 +18,8 @@ pub(crate) struct Hub {
     drops: watch::Sender<u64>,
     /// The same for sockets that fall silent.
     mutes: watch::Sender<u64>,
+    /// The same for the ends of silent sockets.
+    mute_ends: watch::Sender<u64>,
     /// Messages on their way out.
     unsent: watch::Sender<usize>,
 }
@@ -25,6 +27,8 @@ pub(crate) struct Hub {
 #[derive(Debug, Default)]
 struct State {
     sockets: IndexMap<String, Socket>,
+    /// Sockets that ever were.
+    joined: u64,
     /// `PromptServer.client_id` and `last_node_id`: owner of the running job and the node being shown.
     owner: Option<String>,
     last_node: Option<String>,
@@ -57,6 +61,7 @@ impl Hub {
             state: Mutex::default(),
             drops: watch::Sender::new(0),
             mutes: watch::Sender::new(0),
+            mute_ends: watch::Sender::new(0),
             unsent: watch::Sender::new(0),
         }
     }
@@ -75,6 +80,7 @@ impl Hub {
             socket.push(text("executing", &json!({ "node": node })), &self.unsent);
         }
         state.sockets.insert(sid.into(), socket);
+        state.joined += 1;
         inbox
     }
 
@@ -164,6 +170,14 @@ impl Hub {
         self.mutes.send_modify(|count| *count += 1);
     }
 
+    pub(crate) fn end_mute_sockets(&self) {
+        self.mute_ends.send_modify(|count| *count += 1);
+    }
+
+    pub(crate) fn mute_ends(&self) -> watch::Receiver<u64> {
+        self.mute_ends.subscribe()
+    }
+
     pub(crate) fn mutes(&self) -> watch::Receiver<u64> {
         self.mutes.subscribe()
     }
@@ -175,6 +189,10 @@ impl Hub {
     /// Frames ever put on the socket of this sid.
     pub(crate) fn frames(&self, sid: &str) -> u64 {
         self.lock().sockets.get(sid).map_or(0, |socket| socket.frames)
+    }
+
+    pub(crate) fn joined(&self) -> u64 {
+        self.lock().joined
     }
 
     pub(crate) fn sids(&self) -> Vec<String> {

@@ -87,6 +87,7 @@ impl Machine {
             Strike::Nothing => {}
             Strike::DropSockets => self.life().iter().for_each(|life| life.hub.drop_sockets()),
             Strike::MuteSockets => self.life().iter().for_each(|life| life.hub.mute_sockets()),
+            Strike::EndMuteSockets => self.life().iter().for_each(|life| life.hub.end_mute_sockets()),
             Strike::EchoEvents(on) => self.life().iter().for_each(|life| life.hub.echo(on)),
             Strike::Blow(blow) => self.life().iter().for_each(|life| life.strike(blow)),
         }

@@ -1,7 +1,7 @@
 //! Sends requests, listens with several clients, and writes down what is heard.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use comfyui_emulator::{Control, Each};
 use hyper::Method;
@@ -50,6 +50,8 @@ struct Listener {
     record: watch::Sender<Vec<Message>>,
     /// Of the record, already written down.
     told: usize,
+    /// The last count it was told; the router repeats it now and then.
+    remaining: Option<Value>,
     task: AbortHandle,
 }
 
@@ -87,7 +89,7 @@ impl Player {
         }
         let record = watch::Sender::new(Vec::new());
         let task = listen(socket, record.clone());
-        self.clients.insert(who.to_owned(), Listener { record, told: 0, task });
+        self.clients.insert(who.to_owned(), Listener { record, told: 0, remaining: None, task });
         self.hears(who, "status", |message| message.kind() == "status").await;
     }
 
@@ -179,6 +181,7 @@ impl Player {
 
     pub(super) async fn submit_to(&mut self, path: &str, name: &str, body: Value) -> String {
         let answer = self.send(Method::POST, path, &[], &body).await;
+        next_millisecond().await;
         let id = answer.json()["prompt_id"]
             .as_str()
             .unwrap_or_else(|| panic!("{name}: {}", answer.text()))
@@ -292,8 +295,9 @@ impl Player {
             let count = &message.data()["status"]["exec_info"]["queue_remaining"];
             let of = message.data()["prompt_id"].as_str().map_or("no job", |id| id);
             if message.kind() == "status" && message.data().get("sid").is_none() {
-                if counts.last() != Some(count) {
+                if client.remaining.as_ref() != Some(count) {
                     counts.push(count.clone());
+                    client.remaining = Some(count.clone());
                 }
             } else {
                 let mut heard = heard(message);
@@ -320,6 +324,15 @@ impl Player {
             let what = format!("{who} is told how many remain");
             self.transcript.entries.push(Entry { scene: self.scene, what, heard: Value::Array(counts) });
         }
+    }
+}
+
+/// `create_time` counts milliseconds: two prompts of the same one have no order.
+async fn next_millisecond() {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let then = now();
+    while now() == then {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

@@ -96,7 +96,7 @@ fn step(chance: &mut Chance, instances: usize, clients: usize) -> Step {
 
 fn fault(chance: &mut Chance) -> Fault {
     let at = moment(chance);
-    match chance.below(16) {
+    match chance.below(17) {
         0 | 1 => Fault::Crash { at },
         2 => Fault::RestartEmpty { at, down_ms: chance.below(100) },
         3 => Fault::Hang { at },
@@ -108,6 +108,7 @@ fn fault(chance: &mut Chance) -> Fault {
         9 | 10 => Fault::BreakAnswers { path: "/prompt".into(), count: 1 },
         11 => Fault::DropSockets,
         12 => Fault::MuteSockets,
+        16 => Fault::EndMuteSockets,
         13 => Fault::EchoEvents { on: chance.below(2) == 0 },
         14 => Fault::OutOfMemory { count: 1 },
         _ => Fault::NodeError { message: "scripted".into(), count: 1 },

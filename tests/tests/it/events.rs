@@ -4,7 +4,7 @@ use comfy_router_tests::{
     Client, Fleet, Message, Router, Serve, Socket, colour_of, complete, diffusion, eventually, kinds,
     measured, plain, streamed, within,
 };
-use comfyui_emulator::{Audience, Each};
+use comfyui_emulator::{Audience, Each, Fault};
 use serde_json::{Value, json};
 
 async fn one() -> (Fleet, Router) {
@@ -211,6 +211,21 @@ async fn log_lines_go_to_those_who_asked_for_them() {
     let line = bob.hears("a log line", |message| message.kind() == "logs").await;
     assert_eq!(line.data()["entries"][0]["m"], "for bob");
     assert_eq!(ann.record().iter().filter(|message| message.kind() == "logs").count(), 1);
+
+    // Whoever is away when there is something to log is struck off.
+    let (control, before) = (fleet.control(0), fleet.control(0).connections());
+    control.inject(Fault::DropSockets);
+    eventually("the router is back", || {
+        control.log("for nobody");
+        std::future::ready((control.connections() > before).then_some(()))
+    })
+    .await;
+    eventually("bob's line", || {
+        control.log("again");
+        let again = |message: &Message| message.data()["entries"][0]["m"] == "again";
+        std::future::ready(bob.record().iter().any(again).then_some(()))
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -1,11 +1,12 @@
 //! Files of any size: on disk, never in memory, and whole or not at all.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use comfy_router_tests::{Fleet, Http, Router, Serve, eventually, within};
 use comfyui_emulator::Config;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const MIB: usize = 1 << 20;
 /// What a router may need more while a file of any size passes.
@@ -71,7 +72,7 @@ async fn a_large_upload_passes_through_to_an_instance_and_back_without_being_hel
         (0..SIZE / MIB).for_each(|_| stream.write_all(&piece).expect("sent"));
         stream.write_all(end.as_bytes()).expect("sent");
         let mut answer = String::new();
-        std::io::Read::read_to_string(&mut stream, &mut answer).expect("an answer");
+        stream.read_to_string(&mut answer).expect("an answer");
         answer
     });
     let answer = within("it is stored", sent).await.expect("sent");
@@ -80,6 +81,33 @@ async fn a_large_upload_passes_through_to_an_instance_and_back_without_being_hel
     assert_eq!(staged.len(), SIZE as u64);
     let back = router.http().get("/view?filename=large.bin&type=input").await.ok();
     assert_eq!((back.body.len(), back.body[MIB + 3]), (SIZE, 3));
+    assert!(router.peak_memory() - before < ROOM, "{} bytes more", router.peak_memory() - before);
+}
+
+#[tokio::test]
+async fn a_client_that_reads_slowly_does_not_make_the_router_hold_what_it_has_not_read() {
+    const SIZE: usize = 64 * MIB;
+    let fleet = Fleet::of(1).await;
+    let router = Serve::over(fleet.instances()).start().await;
+    std::fs::write(fleet.control(0).dir().join("input/large.bin"), vec![7; SIZE]).expect("written");
+    router.http().get("/prompt").await.ok();
+    let before = router.peak_memory();
+    let address = router.url().trim_start_matches("http://").to_owned();
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("the router listens");
+    let ask =
+        "GET /view?filename=large.bin&type=input HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n";
+    stream.write_all(ask.as_bytes()).await.expect("sent");
+    let mut read = 0;
+    for _ in 0..500 {
+        let mut some = [0; 64];
+        read += stream.read(&mut some).await.expect("more of it");
+        // Time enough for all of it to arrive at the router.
+        router.http().get("/prompt").await.ok();
+    }
+    assert!(router.peak_memory() - before < ROOM, "{} bytes more", router.peak_memory() - before);
+    let mut sink = tokio::io::sink();
+    read += within("the rest", tokio::io::copy(&mut stream, &mut sink)).await.expect("whole") as usize;
+    assert!((SIZE + 1..SIZE + 4_096).contains(&read), "the head and all of it: {read}");
     assert!(router.peak_memory() - before < ROOM, "{} bytes more", router.peak_memory() - before);
 }
 
@@ -105,7 +133,7 @@ async fn the_smallest_limit_of_all_instances_bounds_an_upload() {
             let _ = stream.write_all(b"\r\n");
         }
         let mut answer = Vec::new();
-        let _ = std::io::Read::read_to_end(&mut stream, &mut answer);
+        let _ = stream.read_to_end(&mut answer);
         String::from_utf8_lossy(&answer).into_owned()
     });
     let answer = within("it is refused", sent).await.expect("sent");

@@ -124,7 +124,7 @@ async fn a_ledger_of_the_version_before_is_taken_over() {
     }
     let conn = rusqlite::Connection::open(&config.file).expect("opens");
     conn.execute_batch(
-        "DROP TABLE about; ALTER TABLE job DROP COLUMN place; ALTER TABLE job DROP COLUMN pinned;
+        "DROP TABLE router; DROP TABLE about; ALTER TABLE job DROP COLUMN place; ALTER TABLE job DROP COLUMN pinned;
          ALTER TABLE job DROP COLUMN workflow_id; ALTER TABLE job DROP COLUMN began_at;
          ALTER TABLE job DROP COLUMN done_at; ALTER TABLE decision DROP COLUMN seen;
          PRAGMA user_version = 2;",
@@ -139,4 +139,19 @@ async fn a_ledger_of_the_version_before_is_taken_over() {
     assert_eq!(found[0].job.body.prompt, open.body.prompt, "its texts were not kept apart");
     assert_eq!(found[0].job, without_secrets(open));
     service.close();
+}
+
+#[tokio::test]
+async fn a_ledger_says_whose_it_is_for_ever() {
+    let identity = async |folder: &TempDir| {
+        let (service, ledger) = Service::open(&config(folder.path())).expect("opens");
+        let identity = ledger.identity().await.expect("reads");
+        service.close();
+        identity
+    };
+    let (one, other) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));
+    let first = identity(&one).await;
+    assert_eq!(first.len(), 32);
+    assert_eq!(first, identity(&one).await);
+    assert_ne!(first, identity(&other).await);
 }

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::model::decision::{Consultation, DecisionRecord, Fallback, Hook, PolicyVersion, Question};
-use crate::model::id::InstanceId;
-use crate::model::job::{Body, ModelRef, Needs};
+use crate::model::id::{InstanceId, JobId};
+use crate::model::job::{Body, JobClass, ModelRef, Needs};
 use crate::model::view::{Capabilities, Context, InstanceTexts, JobTexts, JobView, Totals, WaitingView};
 
 /// Tenants recorded; the others have no name in a replay.
@@ -18,9 +18,14 @@ const TENANTS: usize = 64;
 pub(crate) struct Entry {
     pub at: u64,
     pub seed: u64,
+    /// The job it is about; the first of a window.
+    pub job: Option<JobId>,
     pub question: Question,
     /// Of each job in the question.
     pub texts: Vec<Texts>,
+    /// Of each outcome in the question.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended: Vec<Option<JobId>>,
     /// Only when it differs from that of the line before.
     pub fleet: Option<Vec<Seen>>,
     pub all: Totals,
@@ -28,8 +33,22 @@ pub(crate) struct Entry {
     pub tenants: Vec<(Arc<str>, Totals)>,
     /// By index.
     pub clients: Vec<(u32, Arc<str>, Totals)>,
-    pub waiting: Vec<WaitingView>,
+    /// The head of the queue; only when it differs from that of the line before.
+    pub waiting: Option<Vec<Row>>,
     pub said: Vec<Saying>,
+}
+
+/// A waiting job without the names of its members, which would be most of the line.
+type Row = (u32, u32, JobClass, u32, u32, u32, Option<u32>);
+
+fn row(view: &WaitingView) -> Row {
+    let WaitingView { tenant, client, class, signature, models, waited_ms, run_ms } = *view;
+    (tenant, client, class, signature, models, waited_ms, run_ms)
+}
+
+fn waiting(row: Row) -> WaitingView {
+    let (tenant, client, class, signature, models, waited_ms, run_ms) = row;
+    WaitingView { tenant, client, class, signature, models, waited_ms, run_ms }
 }
 
 /// What a hook said in service.
@@ -109,7 +128,9 @@ impl Texts {
 /// Writes lines that leave out what the line before said already.
 #[derive(Debug, Default)]
 pub(crate) struct Writer {
-    fleet: Option<Vec<Seen>>,
+    fleet: Arc<Vec<InstanceTexts>>,
+    seen: Option<Vec<Seen>>,
+    waiting: Option<Arc<Vec<WaitingView>>>,
 }
 
 impl Writer {
@@ -126,29 +147,50 @@ impl Writer {
     }
 
     fn entry(&mut self, consultation: &Consultation, records: &[DecisionRecord]) -> Entry {
-        let Consultation { seed, context, question, .. } = consultation;
-        let fleet: Vec<Seen> = context.fleet.iter().map(Seen::of).collect();
-        let changed = self.fleet.as_ref() != Some(&fleet);
-        if changed {
-            self.fleet = Some(fleet.clone());
-        }
+        let Consultation { seed, context, question, job } = consultation;
         let client = |index: u32| {
             let (name, totals) = context.clients.get(index as usize)?;
             Some((index, name.clone(), *totals))
         };
+        let ended = match question {
+            Question::Observe { outcomes } => outcomes.iter().map(|outcome| outcome.job).collect(),
+            _ => Vec::new(),
+        };
         Entry {
             at: context.now_ms,
             seed: *seed,
+            job: *job,
             texts: jobs(question).into_iter().map(Texts::of).collect(),
-            fleet: changed.then_some(fleet),
+            ended,
+            fleet: self.fleet(context),
             all: context.all,
             classes: context.classes,
             tenants: context.tenants.iter().take(TENANTS).cloned().collect(),
             clients: clients(question).into_iter().filter_map(client).collect(),
-            waiting: context.waiting.to_vec(),
+            waiting: self.waiting(context),
             said: records.iter().map(Saying::of).collect(),
             question: question.clone(),
         }
+    }
+
+    fn fleet(&mut self, context: &Context) -> Option<Vec<Seen>> {
+        // The same list again is the rule; comparing what is in it is not free.
+        if self.seen.is_some() && Arc::ptr_eq(&self.fleet, &context.fleet) {
+            return None;
+        }
+        self.fleet = context.fleet.clone();
+        let fleet: Vec<Seen> = context.fleet.iter().map(Seen::of).collect();
+        let changed = self.seen.as_ref() != Some(&fleet);
+        changed.then(|| self.seen.insert(fleet).clone())
+    }
+
+    fn waiting(&mut self, context: &Context) -> Option<Vec<Row>> {
+        let known = self.waiting.as_ref();
+        if known.is_some_and(|known| Arc::ptr_eq(known, &context.waiting) || *known == context.waiting) {
+            return None;
+        }
+        self.waiting = Some(context.waiting.clone());
+        Some(context.waiting.iter().map(row).collect())
     }
 }
 
@@ -195,6 +237,7 @@ impl Seen {
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     fleet: Arc<Vec<InstanceTexts>>,
+    waiting: Arc<Vec<WaitingView>>,
 }
 
 impl Reader {
@@ -204,7 +247,13 @@ impl Reader {
         if let Some(fleet) = &entry.fleet {
             self.fleet = Arc::new(fleet.iter().map(Seen::texts).collect());
         }
+        if let Some(rows) = entry.waiting {
+            self.waiting = Arc::new(rows.into_iter().map(waiting).collect());
+        }
         let mut question = entry.question;
+        if let Question::Observe { outcomes } = &mut question {
+            outcomes.iter_mut().zip(entry.ended).for_each(|(outcome, job)| outcome.job = job);
+        }
         for (job, texts) in jobs_mut(&mut question).into_iter().zip(entry.texts) {
             job.texts = texts.behind();
         }
@@ -215,9 +264,9 @@ impl Reader {
             tenants: Arc::new(entry.tenants),
             clients: Arc::new(by_index(entry.clients)),
             classes: entry.classes,
-            waiting: Arc::new(entry.waiting),
+            waiting: self.waiting.clone(),
         };
-        Ok((Consultation { job: None, seed: entry.seed, context, question }, entry.said))
+        Ok((Consultation { job: entry.job, seed: entry.seed, context, question }, entry.said))
     }
 }
 

@@ -11,7 +11,8 @@ use crate::model::job::{Attempt, Job, JobOutcome, Needs, Number};
 use crate::model::view::Load;
 
 use super::super::input::{Action, Refusal, Reply, RequestId, Scope, Sighting};
-use super::{Asked, Core, Delivery, Entry, Phase, Run, Then, job_view};
+use super::views::job_view;
+use super::{Asked, Core, Delivery, Entry, Phase, Run, Then};
 
 impl Core {
     pub(super) fn submit(&mut self, request: RequestId, mut job: Box<Job>) {

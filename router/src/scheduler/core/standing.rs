@@ -7,6 +7,7 @@ use crate::model::id::JobId;
 use crate::model::job::{Job, Number, Requested};
 
 use super::super::input::{Action, Change, ChangeRefused, Place, Reply, RequestId};
+use super::super::queue::Waiting;
 use super::{Asked, Core, Entry, Phase, Then};
 
 impl Core {
@@ -86,7 +87,7 @@ impl Core {
             let row = entry.row(id, Default::default());
             self.queue.change(id, |waiting| {
                 let (ready_at, held) = (waiting.ready_at, waiting.held);
-                *waiting = super::Waiting { ready_at, held, ..row };
+                *waiting = Waiting { ready_at, held, ..row };
             });
             self.version += 1;
         }

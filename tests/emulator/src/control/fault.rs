@@ -87,6 +87,9 @@ pub enum Fault {
     DropSockets,
     /// All websockets that are open now fall silent for ever and stay open: nothing is sent on them, nothing is answered.
     MuteSockets,
+    /// The server notices that the silent websockets are dead and ends them, and with each, as ComfyUI does, the sid that
+    /// another websocket may have by now.
+    EndMuteSockets,
     /// Every event to a client is followed by a repetition of the one before it.
     EchoEvents {
         on: bool,
@@ -170,6 +173,7 @@ pub(crate) enum Strike {
     Blow(Blow),
     DropSockets,
     MuteSockets,
+    EndMuteSockets,
     EchoEvents(bool),
 }
 
@@ -187,6 +191,7 @@ impl Faults {
             Fault::WorkerDeath { at } => self.arm(at, Blow::WorkerDeath),
             Fault::DropSockets => Strike::DropSockets,
             Fault::MuteSockets => Strike::MuteSockets,
+            Fault::EndMuteSockets => Strike::EndMuteSockets,
             Fault::EchoEvents { on } => Strike::EchoEvents(on),
             other => {
                 self.set(other);

@@ -63,7 +63,11 @@ async fn serve(life: App, sid: String, socket: WebSocket) {
         _ = life.ended() => {}
         _ = drops.changed() => {}
         _ = mutes.changed() => {
-            life.ended().await;
+            let mut ends = life.hub.mute_ends();
+            tokio::select! {
+                _ = ends.changed() => {}
+                _ = life.ended() => {}
+            }
         }
     }
     life.hub.leave(&sid);

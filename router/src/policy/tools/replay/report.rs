@@ -13,12 +13,12 @@ use crate::policy::recording::Saying;
 const LISTED: usize = 1_000;
 
 /// Of those, how many a terminal shows.
-const SHOWN: usize = 20;
+pub(crate) const SHOWN: usize = 20;
 
 /// What one hook said to one question.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Decision {
-    /// In one line; empty where the hook is not exported.
+    /// In one line; the built-in's where the hook is not exported.
     pub said: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
@@ -32,7 +32,9 @@ pub struct Decision {
 }
 
 impl Decision {
-    pub(super) fn made(said: String, reason: String, answer: Value, took_us: u32) -> Self {
+    pub(super) fn made(said: String, reason: String, mut answer: Value, took_us: u32) -> Self {
+        // It is beside the answer already, and another one does not make another decision.
+        answer.as_object_mut().and_then(|answer| answer.remove("reason"));
         Self { said, reason, answer: Some(answer), failure: None, exported: true, took_us }
     }
 
@@ -41,8 +43,8 @@ impl Decision {
         Self { said, reason, answer: None, failure: Some(failure), exported: true, took_us }
     }
 
-    pub(super) fn not_exported() -> Self {
-        let (said, reason) = (String::new(), String::new());
+    pub(super) fn not_exported(said: String) -> Self {
+        let reason = String::new();
         Self { said, reason, answer: None, failure: None, exported: false, took_us: 0 }
     }
 
@@ -53,23 +55,18 @@ impl Decision {
             Some(fallback) => Some(fallback.as_str().to_owned()),
         };
         let exported = saying.fallback != Some(Fallback::NotExported);
-        let (said, reason) = match (exported, &failure) {
-            (true, None) => (saying.said.clone(), saying.reason.clone()),
-            _ => (String::new(), String::new()),
+        let (said, reason) = match &failure {
+            None => (saying.said.clone(), saying.reason.clone()),
+            Some(_) => (String::new(), String::new()),
         };
         Self { said, reason, answer: None, failure, exported, took_us: 0 }
     }
 
-    /// Answers are compared whole where both are there; a recording has the line and the reason.
+    /// Whatever the reasons. Answers are compared whole where both are there; a recording has the line only.
     fn same(&self, other: &Self) -> bool {
         match (&self.answer, &other.answer) {
             (Some(one), Some(other)) => one == other,
-            _ => {
-                let failed = self.failure.is_some() == other.failure.is_some();
-                failed
-                    && (&self.said, &self.reason, self.exported)
-                        == (&other.said, &other.reason, other.exported)
-            }
+            _ => self.failure.is_some() == other.failure.is_some() && self.said == other.said,
         }
     }
 }
@@ -89,6 +86,8 @@ pub struct Difference {
 pub struct HookTally {
     pub decisions: u64,
     pub same: u64,
+    /// Of the same ones, those with another reason.
+    pub reworded: u64,
     pub failed: u64,
     pub took_us: u64,
 }
@@ -127,6 +126,7 @@ impl Replayed {
         let tally = self.hooks.entry(hook.as_str()).or_default();
         tally.decisions += 1;
         tally.same += u64::from(same);
+        tally.reworded += u64::from(same && other.is_some_and(|other| one.reason != other.reason));
         tally.failed += u64::from(one.failure.is_some());
         tally.took_us += u64::from(one.took_us);
         self.decisions += 1;
@@ -144,10 +144,11 @@ fn named(version: &PolicyVersion) -> String {
     format!("{} {}", version.name, version.digest)
 }
 
-fn shown(decision: &Decision) -> String {
+/// What was said and why, or that nothing was.
+pub(crate) fn shown(decision: &Decision) -> String {
     match (&decision.failure, decision.exported) {
         (Some(failure), _) => format!("failed: {failure}"),
-        (None, false) => "not exported".to_owned(),
+        (None, false) => format!("{} (the built-in, it is not exported)", decision.said),
         (None, true) if decision.reason.is_empty() => decision.said.clone(),
         (None, true) => format!("{} ({})", decision.said, decision.reason),
     }
@@ -159,14 +160,17 @@ impl fmt::Display for Replayed {
         writeln!(f, "{} against {against}", named(&self.policy))?;
         writeln!(
             f,
-            "{:<12} {:>10} {:>10} {:>8} {:>8} {:>10}",
-            "hook", "decisions", "same", "%", "failed", "us each"
+            "{:<12} {:>10} {:>10} {:>8} {:>14} {:>8} {:>10}",
+            "hook", "decisions", "same", "%", "other reason", "failed", "us each"
         )?;
         for (hook, tally) in &self.hooks {
-            let HookTally { decisions, same, failed, took_us } = tally;
+            let HookTally { decisions, same, reworded, failed, took_us } = tally;
             let (share, each) =
                 (*same as f64 * 100.0 / *decisions as f64, *took_us as f64 / *decisions as f64);
-            writeln!(f, "{hook:<12} {decisions:>10} {same:>10} {share:>8.2} {failed:>8} {each:>10.1}")?;
+            writeln!(
+                f,
+                "{hook:<12} {decisions:>10} {same:>10} {share:>8.2} {reworded:>14} {failed:>8} {each:>10.1}"
+            )?;
         }
         for difference in self.differences.iter().take(SHOWN) {
             let Difference { line, at_ms, hook, one, other } = difference;
