@@ -62,15 +62,6 @@ pub(super) struct Conn {
     ended: bool,
 }
 
-/// What a connection can be used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Use {
-    Another,
-    /// The answer has come before all of the request was read.
-    Unfinished,
-    Nothing,
-}
-
 /// What is left of a connection after a `101`.
 pub(super) struct Upgraded {
     pub(super) stream: TcpStream,
@@ -126,17 +117,11 @@ impl Conn {
         !self.ended
     }
 
-    /// What it can be used for, once an answer has been read to its end.
-    pub(super) fn has_use(&mut self, cx: &mut Context<'_>) -> Use {
+    /// Can it take another request, now that an answer has been read to its end? Not if that came before all of the request
+    /// was read.
+    pub(super) fn is_reusable(&mut self, cx: &mut Context<'_>) -> bool {
         // The poll that read the last of an answer has usually ended the exchange too.
-        if !self.ended && self.sender.is_ready() {
-            return Use::Another;
-        }
-        match self.drive(cx) {
-            false => Use::Nothing,
-            true if self.sender.is_ready() => Use::Another,
-            true => Use::Unfinished,
-        }
+        (!self.ended && self.sender.is_ready()) || self.is_free(cx)
     }
 
     /// Could it take a request at once? This looks at the socket.

@@ -11,15 +11,11 @@ use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response};
 
-use super::conn::{Conn, ConnectError, ExchangeError, Use};
+use super::conn::{Conn, ConnectError, ExchangeError};
 use crate::config::Url;
-use crate::tasks::{self, OnError};
 
 /// aiohttp closes a connection after 75 s of silence; one that is older than this is not worth the risk.
 const MAX_IDLE: Duration = Duration::from_secs(30);
-
-/// For the rest of a request that has its answer: as long as aiohttp reads on itself.
-const LINGER: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
@@ -159,13 +155,10 @@ impl Pool {
 
 impl Answer {
     fn give_back(&mut self, cx: &mut Context<'_>) {
-        let Some(mut conn) = self.conn.take() else { return };
-        match conn.has_use(cx) {
-            Use::Another => self.pool.keep(conn),
-            Use::Unfinished => {
-                drop(tasks::spawn("rest of a request", OnError::Log, rest(conn, self.pool.clone())))
-            }
-            Use::Nothing => {}
+        if let Some(mut conn) = self.conn.take()
+            && conn.is_reusable(cx)
+        {
+            self.pool.keep(conn);
         }
     }
 
@@ -206,18 +199,6 @@ impl hyper::body::Body for Answer {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// Sends on what the instance did not wait for. A client is still sending it, and would not see its answer if its connection
-/// were closed over unread bytes.
-async fn rest(mut conn: Box<Conn>, pool: Arc<Pool>) {
-    let sent = std::future::poll_fn(|cx| match conn.has_use(cx) {
-        Use::Unfinished => Poll::Pending,
-        known => Poll::Ready(known),
-    });
-    if tokio::time::timeout(LINGER, sent).await == Ok(Use::Another) {
-        pool.keep(conn);
     }
 }
 

@@ -13,8 +13,10 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use http_body_util::BodyExt;
 use hyper::Request;
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use hyper::header::EXPECT;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -27,6 +29,8 @@ use crate::drain::Watch;
 use crate::tasks::{self, OnError};
 
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
+/// For what a client still sends when it has its answer: as long as aiohttp reads on.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// Serves the requests that come over it.
 pub(super) fn serve(
@@ -45,7 +49,7 @@ pub(super) fn serve(
     let service = service_fn(move |request: Request<Incoming>| {
         let (front, ours) = (front.clone(), heads.ours());
         async move {
-            let answer = front.handle(request.map(incoming)).await;
+            let answer = front.handle(incoming(request)).await;
             Ok::<_, Infallible>(answer.map(|body| Sent { body, _ours: ours }))
         }
     });
@@ -69,8 +73,13 @@ pub(super) fn serve(
 }
 
 /// Most requests have no body, and an empty one needs no allocation.
-fn incoming(body: Incoming) -> Body {
-    if body.is_end_stream() { Body::empty() } else { Body::new(body) }
+fn incoming(request: Request<Incoming>) -> Request<Body> {
+    if request.body().is_end_stream() {
+        return request.map(|_| Body::empty());
+    }
+    // This client waits for a word before it sends anything.
+    let waits = request.headers().contains_key(EXPECT);
+    request.map(|body| Body::new(Upload { body: Some(body), sent: !waits }))
 }
 
 enum End<T> {
@@ -172,5 +181,54 @@ impl hyper::body::Body for Sent {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// The body of a request. What nobody wants of it is read all the same: were the connection closed over unread bytes, the
+/// client would not see its answer.
+struct Upload {
+    /// None once it has ended.
+    body: Option<Incoming>,
+    sent: bool,
+}
+
+impl hyper::body::Body for Upload {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.sent = true;
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let polled = Pin::new(body).poll_frame(cx);
+        if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
+            self.body = None;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or(SizeHint::with_exact(0), Incoming::size_hint)
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let Some(mut rest) = self.body.take().filter(|rest| self.sent && !rest.is_end_stream()) else {
+            return;
+        };
+        // At the end of the process there is nobody left to read it.
+        if tokio::runtime::Handle::try_current().is_ok() {
+            tasks::spawn("rest of a request", OnError::Log, async move {
+                let to_its_end = async { while let Some(Ok(_)) = rest.frame().await {} };
+                let _ = tokio::time::timeout(LINGER, to_its_end).await;
+            });
+        }
     }
 }

@@ -50,7 +50,7 @@ async fn an_answer_that_comes_before_the_body_was_read_is_passed_on() {
     let fleet = Fleet::of(1).await;
     let router = Serve::over(fleet.instances()).start().await;
     let http = router.http();
-    for size in [300_000, 3_000_000, 0, 20_000_000] {
+    for size in [300_000, 0, 100_000] {
         for _ in 0..8 {
             let answer = http.send(Method::PUT, "/custom/echo", vec![b'x'; size]).await;
             assert_eq!(answer.status, 405, "{size}: {}", answer.text());

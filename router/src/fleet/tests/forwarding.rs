@@ -129,32 +129,6 @@ async fn a_hasty_instance_has_the_last_word() {
     }
 }
 
-/// It answers before the body is sent, and reads on.
-#[tokio::test]
-async fn the_rest_of_a_request_follows_its_answer() {
-    let (read, mut rest) = unbounded_channel();
-    let url = scripted(move |_, mut stream| {
-        let read = read.clone();
-        async move {
-            let mut head = [0; 256];
-            let begun = stream.read(&mut head).await.unwrap();
-            reply(&mut stream, &ok("early")).await;
-            let request = [&head[..begun], read_request(&mut stream).await.as_bytes()].concat();
-            read.send(String::from_utf8(request).unwrap()).unwrap();
-        }
-    })
-    .await;
-    let (more, wanted) = tokio::sync::oneshot::channel::<()>();
-    let parts = futures_util::stream::once(async {
-        wanted.await.unwrap();
-        Ok::<_, std::io::Error>("\r\n\r\nthe rest")
-    });
-    let pool = pool(url);
-    assert_eq!(send(&pool, request("PUT", "/", Body::from_stream(parts))).await, Ok((200, "early".into())));
-    more.send(()).unwrap();
-    assert!(rest.recv().await.unwrap().contains("the rest"));
-}
-
 #[tokio::test]
 async fn a_post_that_was_written_is_never_sent_again() {
     let pool = pool(forgetful().await);
