@@ -2,7 +2,6 @@
 //! over, and while versions are exchanged ten times a second.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -32,19 +31,22 @@ impl Work {
 
 /// Times of the questions, and how often the work was done meanwhile.
 pub(crate) async fn measure(handle: &Handle, work: Work) -> (Vec<Duration>, u32) {
-    let (over, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
-    let worker = tokio::spawn(labour(handle.clone(), work, over.clone(), done.clone()));
-    let mut total = Vec::new();
-    // Until it was done some times, so that its whole length is met.
-    while total.is_empty() || (work != Work::Nothing && done.load(Ordering::Relaxed) < 5) {
-        total.extend(policy::ask_all(handle).await);
-    }
-    over.store(true, Ordering::Relaxed);
-    worker.await.expect("it ends");
+    let (over, done) = (AtomicBool::new(false), AtomicU32::new(0));
+    let asking = async {
+        let mut total = Vec::new();
+        // Until it was done some times, so that its whole length is met.
+        while total.is_empty() || (work != Work::Nothing && done.load(Ordering::Relaxed) < 5) {
+            total.extend(policy::ask_all(handle).await);
+        }
+        over.store(true, Ordering::Relaxed);
+        total
+    };
+    // The work is the loading thread's; here it is only waited for.
+    let (total, ()) = tokio::join!(asking, labour(handle, work, &over, &done));
     (total, done.load(Ordering::Relaxed))
 }
 
-async fn labour(handle: Handle, work: Work, over: Arc<AtomicBool>, done: Arc<AtomicU32>) {
+async fn labour(handle: &Handle, work: Work, over: &AtomicBool, done: &AtomicU32) {
     let large = if work == Work::Compiles { large() } else { Vec::new() };
     let mut versions = [Shipped::ModelAffinity, Shipped::LeastLoaded].into_iter().cycle();
     while !over.load(Ordering::Relaxed) {
