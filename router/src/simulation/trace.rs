@@ -15,6 +15,9 @@ use crate::scheduler::input::EndKind;
 /// What a recording says after this long is left out: no day, but a broken clock or a joke.
 const LONGEST_MS: u64 = 31 * 86_400_000;
 
+/// No clock is right that says more: the year is beyond 10 000.
+const LATEST_MS: u64 = 1 << 48;
+
 /// GPU figures of an instance are taken up at most this often.
 const READING_MS: u64 = 10_000;
 
@@ -91,7 +94,7 @@ struct Way {
 impl Gather {
     pub fn note(&mut self, recorded: &Recorded) {
         let asked = &recorded.asked;
-        let now = asked.context.now_ms;
+        let now = asked.context.now_ms.min(LATEST_MS);
         if self.trace.from_ms == 0 {
             self.trace.from_ms = now;
         }
@@ -155,7 +158,7 @@ impl Gather {
 
     fn offered(&mut self, asked: &Consultation, job: &JobView, candidates: &[Candidate]) {
         // One whose arrival the recording no longer has came when it says it did.
-        let came = asked.context.now_ms.saturating_sub(job.waited_ms.into());
+        let came = asked.context.now_ms.min(LATEST_MS).saturating_sub(job.waited_ms.into());
         let row = self.arrival(asked, job, came);
         let mut offers = Vec::with_capacity(candidates.len());
         for candidate in candidates {
@@ -203,7 +206,7 @@ impl Gather {
             return;
         }
         let Some(station) = self.station(context, index) else { return };
-        let at_ms = context.now_ms;
+        let at_ms = context.now_ms.min(LATEST_MS);
         let last = self.last_reading.entry(station).or_insert(0);
         if *last == 0 || at_ms.saturating_sub(*last) >= READING_MS {
             *last = at_ms;
