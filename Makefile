@@ -4,6 +4,7 @@ BIN := target/debug/comfy-router
 WASM := wasm32-unknown-unknown
 
 TOOLS := $(CURDIR)/target/test-tools
+POLICIES := $(CURDIR)/target/policies-examples
 
 .PHONY: demo test test-tools check bench policies policies-examples wasm-target clean
 
@@ -12,18 +13,19 @@ demo: wasm-target
 	$(CARGO) build --locked -p comfy-router
 	$(BIN) demo
 
-## test: every test, those with a Chromium and foreign clients included
+## test: every test, those with a Chromium, foreign clients and policies in five languages included
 test: wasm-target test-tools
 	$(CARGO) test --locked --workspace --no-run
-	COMFY_ROUTER_BIN=$(CURDIR)/$(BIN) COMFYUI_EMULATOR_BIN=$(CURDIR)/target/debug/comfyui-emulator TEST_TOOLS=$(TOOLS) \
+	examples/policies/run $(BIN) $(POLICIES)
+	COMFY_ROUTER_BIN=$(CURDIR)/$(BIN) COMFYUI_EMULATOR_BIN=$(CURDIR)/target/debug/comfyui-emulator TEST_TOOLS=$(TOOLS) TEST_POLICIES=$(POLICIES) \
 		$(CARGO) test --locked --workspace
 
-## policies-examples: the example policy in five languages and a new project of each, built and tested; needs python3 with venv and npm
+## policies-examples: the example policy in five languages and a new project of each, built and tested; compilers are fetched once
 policies-examples: wasm-target
 	$(CARGO) build --locked -p comfy-router
-	examples/policies/run $(BIN) target/policies-examples
+	examples/policies/run $(BIN) $(POLICIES)
 
-## test-tools: Chromium, the stock page and foreign ComfyUI clients, for the tests; fetched once
+## test-tools: Chromium, Node.js, Python, the stock page and foreign ComfyUI clients, for the tests; fetched once
 test-tools:
 	tests/tools/setup.sh $(TOOLS)
 

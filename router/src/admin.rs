@@ -15,7 +15,6 @@ mod page;
 mod policy;
 mod view;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -50,13 +49,11 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Of the process: readiness ends when it begins.
     pub drain: Watch,
-    /// The component that `POST /api/policy/reload` reads again.
-    pub policy_file: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for Parts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("admin::Parts").field("policy_file", &self.policy_file).finish_non_exhaustive()
+        f.debug_struct("admin::Parts").finish_non_exhaustive()
     }
 }
 
@@ -97,6 +94,7 @@ fn router(parts: Parts) -> Router {
         .route("/api/policy/rollback", post(policy::roll_back))
         .route("/api/policy/promote", post(policy::promote))
         .route("/api/policy/withdraw", post(policy::withdraw))
+        .route("/api/policy/unpin", post(policy::unpin))
         .route("/api/policy/settings", put(policy::resettle))
         .route("/api/policy/state", get(memory::all))
         .route("/api/policy/state/{policy}", get(memory::of).delete(memory::clear))

@@ -156,7 +156,6 @@ impl Router {
             metrics,
             clock,
             drain: draining,
-            policy_file: config.policy.file.clone(),
         });
 
         tasks::spawn("sessions", OnError::Shutdown, sessions_service.run());
@@ -194,7 +193,7 @@ impl Router {
                 continue;
             }
             let name = lane.as_deref().unwrap_or("policy");
-            match self.policy.resettle(lane.as_deref(), settings).await {
+            match self.policy.reconfigured(lane.as_deref(), settings).await {
                 Ok(version) => {
                     tracing::info!(lane = name, digest = %version.digest, "policy settings read again")
                 }

@@ -52,6 +52,7 @@ fn policy_command(command: &PolicyCommand) -> anyhow::Result<()> {
         PolicyCommand::Rollback(lane) => versions::roll_back(lane),
         PolicyCommand::Promote(promote) => versions::promote(promote),
         PolicyCommand::Withdraw(lane) => versions::withdraw(lane),
+        PolicyCommand::Unpin(lane) => versions::unpin(lane),
         PolicyCommand::Settings(settings) => versions::settings(settings),
         PolicyCommand::Replay(replay) => policy::replay(replay),
         PolicyCommand::Dev(dev) => policy::develop(dev),

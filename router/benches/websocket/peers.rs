@@ -9,6 +9,8 @@ use crate::processes::{self, Process, answers, free_port, local, pinned};
 use crate::upstream::Rates;
 
 pub(crate) const INSTANCES: usize = 4;
+/// The router's limit.
+const MAX_SLOTS: usize = 64;
 
 /// So many instances in one process.
 pub(crate) fn upstream(rates: Rates) -> (Process, Vec<u16>) {
@@ -25,7 +27,7 @@ pub(crate) fn upstream(rates: Rates) -> (Process, Vec<u16>) {
 /// A router whose instances run as many prompts at a time as its clients post.
 pub(crate) fn router(folder: &Path, upstream: &[u16], clients: usize) -> (Process, u16, u16) {
     let state = tempfile::TempDir::new_in(folder).expect("a folder").keep();
-    let slots = clients.div_ceil(INSTANCES);
+    let slots = clients.div_ceil(INSTANCES).min(MAX_SLOTS);
     let instances = upstream
         .iter()
         .map(|port| format!("[[instance]]\nurl = \"http://127.0.0.1:{port}\"\nslots = {slots}\n"));

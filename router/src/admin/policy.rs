@@ -60,24 +60,23 @@ pub(super) async fn status(State(parts): State<Arc<Parts>>) -> Answer {
     shown(StatusCode::OK, &parts.policy.status())
 }
 
-/// With a body: that component serves from now on. Without: the configured file is read again. Whatever is refused
+/// With a body: that component serves from now on. Without: what is configured, its file read again. Whatever is refused
 /// leaves the present policy in charge.
 pub(super) async fn reload(State(parts): State<Arc<Parts>>, request: Request<Body>) -> Answer {
     let bytes = match read(request, MAX_COMPONENT).await {
         Ok(bytes) => bytes,
         Err(refused) => return refused,
     };
-    let source = match (&parts.policy_file, bytes.is_empty()) {
-        (_, false) => Source::Bytes { name: "upload".to_owned(), bytes: bytes.to_vec() },
-        (Some(file), true) => Source::File(file.clone()),
-        (None, true) => {
-            let message = "no policy file is configured (policy.file); post a component to serve it";
-            return error(StatusCode::CONFLICT, "no_file", message);
+    let loaded = match bytes.is_empty() {
+        true => parts.policy.unpin(None).await,
+        false => {
+            let source = Source::Bytes { name: "upload".to_owned(), bytes: bytes.to_vec() };
+            parts.policy.load(source).await.map_err(OrderError::Load)
         }
     };
-    match parts.policy.load(source).await {
+    match loaded {
         Ok(version) => shown(StatusCode::OK, &json!({"serving": version})),
-        Err(refused) => error(StatusCode::UNPROCESSABLE_ENTITY, refused.reason(), &refused.to_string()),
+        refused => done(refused),
     }
 }
 
@@ -126,6 +125,11 @@ pub(super) async fn promote(State(parts): State<Arc<Parts>>, Query(wanted): Quer
 
 pub(super) async fn withdraw(State(parts): State<Arc<Parts>>, Query(lane): Query<Lane>) -> Answer {
     done(parts.policy.order(lane.lane.as_deref(), Order::Withdraw).await)
+}
+
+/// What is configured serves again, and after a restart.
+pub(super) async fn unpin(State(parts): State<Arc<Parts>>, Query(lane): Query<Lane>) -> Answer {
+    done(parts.policy.unpin(lane.lane.as_deref()).await)
 }
 
 /// Other settings for the component that serves, as a JSON object. It judges them before they count.

@@ -257,6 +257,8 @@ pub(super) enum PolicyCommand {
     Promote(PolicyPromote),
     /// Take canary and shadow away
     Withdraw(PolicyLane),
+    /// Let what is configured serve again, now and after a restart
+    Unpin(PolicyLane),
     /// Give the component that serves other settings
     Settings(PolicySettings),
     /// Make recorded decisions again, by one policy or two, and show where they differ
@@ -429,11 +431,8 @@ pub(super) struct PolicyDev {
     #[arg(default_value = ".")]
     pub(super) folder: PathBuf,
     /// The admin listener of a running router, to swap what passed into
-    #[arg(long, value_name = "URL")]
+    #[arg(long, alias = "admin", value_name = "ADDRESS:PORT")]
     pub(super) router: Option<String>,
-    /// A key for it; also COMFY_ROUTER_ADMIN_KEY
-    #[arg(long, value_name = "KEY", env = "COMFY_ROUTER_ADMIN_KEY", hide_env_values = true)]
-    pub(super) key: Option<String>,
     /// One round, then exit
     #[arg(long)]
     pub(super) once: bool,

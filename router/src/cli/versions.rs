@@ -55,6 +55,10 @@ pub(super) fn withdraw(lane: &PolicyLane) -> anyhow::Result<()> {
     order(&lane.admin, &format!("withdraw{}", query(&[("lane", lane.hook.as_deref())])), "live")
 }
 
+pub(super) fn unpin(lane: &PolicyLane) -> anyhow::Result<()> {
+    order(&lane.admin, &format!("unpin{}", query(&[("lane", lane.hook.as_deref())])), "live")
+}
+
 pub(super) fn settings(arguments: &PolicySettings) -> anyhow::Result<()> {
     let query = query(&[("lane", arguments.lane.hook.as_deref())]);
     let body = arguments.settings.clone().into_bytes();
@@ -101,8 +105,27 @@ fn table(status: &Value) -> String {
     for lane in status["lanes"].as_array().into_iter().flatten() {
         trials(&mut out, lane);
     }
+    status["ordered"].as_array().into_iter().flatten().for_each(|order| ordered(&mut out, order));
     recording(&mut out, &status["record"]);
     out
+}
+
+/// What a restart would not find in the configuration.
+fn ordered(out: &mut String, order: &Value) {
+    let text = |key: &str| order[key].as_str().unwrap_or_default();
+    let at = time_of_day(order["at"].as_u64().unwrap_or_default());
+    let configured = match text("configured") {
+        "" => "the built-in",
+        name => name,
+    };
+    let _ = match order["serves"].as_str() {
+        Some(version) => writeln!(
+            out,
+            "\n{}: {version} serves since {at} by an operator's order, not what is configured ({configured}), also after a restart; `policy unpin` ends that",
+            text("lane")
+        ),
+        None => writeln!(out, "\n{}: on trial by an operator's order, also after a restart", text("lane")),
+    };
 }
 
 /// Only what is wrong with it.
@@ -170,6 +193,7 @@ mod tests {
                 "canary": {"ended": 3, "failed": 1, "mean_wait_ms": 20.4}, "live": {"ended": 30, "failed": 0, "mean_wait_ms": 10.0}},
                 "shadow": {"agreed": 9, "asked": 10, "failed": 0, "dropped": 0, "routes_compared": 1, "predicted_gain_ms": 8490.0,
                 "differences": [{"at": 3_661_000, "hook": "route", "live": "gpu0", "shadow": "gpu1"}]}}],
+            "ordered": [{"lane": "policy", "at": 3_661_000, "configured": "/etc/p.wasm", "serves": "old 0123"}],
             "record": {"recorded": 90, "dropped": 7, "files_ended": "no space left"},
         });
         let shown = table(&status);
@@ -181,6 +205,7 @@ mod tests {
             "agreed in 9 of 10 answers",
             "mean gain 8490 ms",
             "01:01:01 route       gpu0  |  gpu1",
+            "old 0123 serves since 01:01:01 by an operator's order, not what is configured (/etc/p.wasm)",
             "90 questions recorded, 7 came too fast",
             "any more: no space left",
         ] {

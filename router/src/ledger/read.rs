@@ -12,7 +12,9 @@ use super::rows::{AttemptRow, Counts, JobFilter, JobRow, JobStateFilter, JobSumm
 use crate::model::decision::{DecisionRecord, Limits, PolicyVersion, Priority, Seen};
 use crate::model::event::{History, OpenJob, OutputFile};
 use crate::model::id::{InstanceId, JobId, UpstreamId};
-use crate::model::job::{Attempt, Body, Job, JobOutcome, Needs, Number, Requested, Stored, Texts, WallMs};
+use crate::model::job::{
+    Attempt, AttemptOutcome, Body, Job, JobOutcome, Needs, Number, Requested, Stored, Texts, WallMs,
+};
 
 /// SQLite's errors, and rows that are not what was written.
 #[derive(Debug)]
@@ -133,25 +135,43 @@ pub(super) fn history_columns(job: JobId, row: &Row<'_>) -> Read<History> {
 }
 
 pub(super) fn attempts(conn: &Connection, seq: i64) -> Read<Vec<AttemptRow>> {
-    let mut query = conn.prepare_cached(
-        "SELECT number, upstream_id, instance, started_at, outcome, ended_at, detail
-         FROM attempt WHERE job = ?1 ORDER BY number",
-    )?;
-    let rows = query.query_map([seq], |row| {
-        let attempt = Attempt {
-            number: row.get("number")?,
-            upstream_id: get_word::<UpstreamId>(row, "upstream_id")?,
-            instance: InstanceId(row.get::<_, String>("instance")?.into()),
-            started_at: wall(row, "started_at")?.unwrap_or_default(),
-        };
-        Ok(AttemptRow {
-            attempt,
-            outcome: maybe_word(row, "outcome")?,
-            ended_at: wall(row, "ended_at")?,
-            detail: row.get("detail")?,
-        })
-    })?;
+    let mut query =
+        conn.prepare_cached(&format!("SELECT {ATTEMPT} FROM attempt a WHERE a.job = ?1 ORDER BY a.number"))?;
+    let rows = query.query_map([seq], attempt)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+const ATTEMPT: &str =
+    "a.job, a.number, a.upstream_id, a.instance, a.started_at, a.outcome, a.ended_at, a.detail";
+
+fn attempt(row: &Row<'_>) -> rusqlite::Result<AttemptRow> {
+    let attempt = Attempt {
+        number: row.get("number")?,
+        upstream_id: get_word::<UpstreamId>(row, "upstream_id")?,
+        instance: InstanceId(row.get::<_, String>("instance")?.into()),
+        started_at: wall(row, "started_at")?.unwrap_or_default(),
+    };
+    Ok(AttemptRow {
+        attempt,
+        outcome: maybe_word(row, "outcome")?,
+        ended_at: wall(row, "ended_at")?,
+        detail: row.get("detail")?,
+    })
+}
+
+/// By job. At once: SQLite prepares a query for one job's attempts anew for each of thousands of jobs.
+fn open_attempts(conn: &Connection) -> Read<HashMap<i64, Vec<(Attempt, Option<AttemptOutcome>)>>> {
+    let mut query = conn.prepare_cached(&format!(
+        "SELECT {ATTEMPT} FROM job j JOIN attempt a ON a.job = j.seq WHERE j.outcome IS NULL
+         ORDER BY a.job, a.number"
+    ))?;
+    let mut rows = query.query([])?;
+    let mut found: HashMap<_, Vec<_>> = HashMap::new();
+    while let Some(row) = rows.next()? {
+        let AttemptRow { attempt, outcome, .. } = attempt(row)?;
+        found.entry(row.get("job")?).or_default().push((attempt, outcome));
+    }
+    Ok(found)
 }
 
 pub(super) fn open_jobs(conn: &Connection, text_bytes: usize) -> Read<Vec<OpenJob>> {
@@ -161,7 +181,7 @@ pub(super) fn open_jobs(conn: &Connection, text_bytes: usize) -> Read<Vec<OpenJo
     );
     let mut query = conn.prepare_cached(&sql)?;
     let mut rows = query.query([])?;
-    let (mut jobs, mut left) = (Vec::new(), text_bytes);
+    let (mut jobs, mut left, mut attempts) = (Vec::new(), text_bytes, open_attempts(conn)?);
     while let Some(row) = rows.next()? {
         let (seq, mut found) = head(row)?;
         match about(&mut found.job, row)? {
@@ -171,7 +191,7 @@ pub(super) fn open_jobs(conn: &Connection, text_bytes: usize) -> Read<Vec<OpenJo
                 left = left.saturating_sub(known.unwrap_or(texts));
             }
         }
-        let attempts = attempts(conn, seq)?.into_iter().map(|a| (a.attempt, a.outcome)).collect();
+        let attempts = attempts.remove(&seq).unwrap_or_default();
         let JobRow { job, priority, limits, place, pinned, .. } = found;
         jobs.push(OpenJob { job, priority, limits, place, pinned, attempts });
     }

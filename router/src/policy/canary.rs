@@ -73,6 +73,10 @@ impl Canary {
         Self { slot, since, trial: Trial { share, its: Tally::default(), others: Tally::default() } }
     }
 
+    pub(crate) fn share(&self) -> f64 {
+        self.trial.share
+    }
+
     pub(crate) fn takes(&self, job: JobId) -> bool {
         self.trial.takes(job)
     }

@@ -27,6 +27,9 @@ pub type Settings = serde_json::Map<String, serde_json::Value>;
 /// Time on top of the guest's own deadlines for the way to the policy thread and back.
 const GRACE: Duration = Duration::from_millis(5);
 
+/// How long an operator waits for an order to be written down.
+const ORDERS: Duration = Duration::from_secs(5);
+
 /// Where a component comes from.
 #[derive(Debug, Clone)]
 pub enum Source {
@@ -58,6 +61,8 @@ pub(crate) struct LoadRequest {
 pub(crate) struct SettingsRequest {
     pub lane: usize,
     pub settings: Settings,
+    /// They are the configuration's now, and no operator's order.
+    pub configured: bool,
     pub reply: oneshot::Sender<Result<PolicyVersion, LoadError>>,
 }
 
@@ -164,8 +169,26 @@ impl Handle {
         lane: Option<&str>,
         settings: Settings,
     ) -> Result<PolicyVersion, OrderError> {
+        self.settle(lane, settings, false).await
+    }
+
+    /// The same, when the configuration was read again and has these.
+    pub async fn reconfigured(
+        &self,
+        lane: Option<&str>,
+        settings: Settings,
+    ) -> Result<PolicyVersion, OrderError> {
+        self.settle(lane, settings, true).await
+    }
+
+    async fn settle(
+        &self,
+        lane: Option<&str>,
+        settings: Settings,
+        configured: bool,
+    ) -> Result<PolicyVersion, OrderError> {
         let (reply, settled) = oneshot::channel();
-        let request = SettingsRequest { lane: self.lane(lane)?, settings, reply };
+        let request = SettingsRequest { lane: self.lane(lane)?, settings, configured, reply };
         self.loads.try_send(super::loader::Command::Settings(request)).map_err(|_| LoadError::Busy)?;
         Ok(settled.await.unwrap_or(Err(LoadError::Stopped))?)
     }
@@ -176,9 +199,29 @@ impl Handle {
         let lane = self.lane(lane)?;
         let command = super::service::Command::Operate { lane, order, reply };
         self.asks.try_send(command).map_err(|_| LoadError::Busy)?;
-        done.await
+        let version = done
+            .await
             .unwrap_or_else(|_| Err("the policy host has stopped".to_owned()))
-            .map_err(OrderError::Refused)
+            .map_err(OrderError::Refused)?;
+        self.remembered_orders().await;
+        Ok(version)
+    }
+
+    /// What was ordered holds after a restart before the operator is told that it was done.
+    async fn remembered_orders(&self) {
+        let (reply, written) = oneshot::channel();
+        // A loader that is busy, compiling maybe, looks by itself when it is done.
+        if self.loads.try_send(super::loader::Command::Orders { reply }).is_ok() {
+            let _ = tokio::time::timeout(ORDERS, written).await;
+        }
+    }
+
+    /// What is configured serves again, now and after a restart, whatever was ordered. A canary or shadow stays.
+    pub async fn unpin(&self, lane: Option<&str>) -> Result<PolicyVersion, OrderError> {
+        let (reply, done) = oneshot::channel();
+        let command = super::loader::Command::Configured { lane: self.lane(lane)?, reply };
+        self.loads.try_send(command).map_err(|_| LoadError::Busy)?;
+        Ok(done.await.unwrap_or(Err(LoadError::Stopped))?)
     }
 
     /// The lane called so, or the one that serves the interface of that name.

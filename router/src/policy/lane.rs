@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::breaker::{Breaker, Change};
 use super::canary::Canary;
 use super::evidence::Evidence;
+use super::orders::{Held, Standing};
 use super::record::builtin_version;
 use super::shadow::Shadow;
 use super::status::{Ejected, LaneStatus, State, VersionRow, VersionStatus};
@@ -235,6 +236,18 @@ impl Lane {
         }
         rows.extend(self.past.iter().rev().cloned());
         rows
+    }
+
+    /// Which versions a start after this one should find.
+    pub(crate) fn standing(&self) -> Standing {
+        let held = |slot: &Slot| Held::of(&slot.version, &slot.origin);
+        Standing {
+            live: self.newest.as_ref().map(held),
+            last_good: self.last_good.as_ref().map(held),
+            canary: self.canary.as_ref().map(|canary| (held(&canary.slot), canary.share())),
+            shadow: self.shadow.as_ref().map(|shadow| held(shadow.slot())),
+            shelf: self.shelf.iter().map(|slot| slot.version.component().to_owned()).collect(),
+        }
     }
 
     pub(crate) fn status(&self, now: Tick) -> LaneStatus {

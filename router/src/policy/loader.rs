@@ -1,6 +1,8 @@
 //! The loading thread: reads a component, has it compiled and checked aside, hands it to the policy thread, and watches
 //! the files for the next one. A component that is refused changes nothing but the status.
 
+mod begin;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -8,7 +10,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::breaker::Breaker;
 use super::config::{Component, Config};
@@ -17,6 +19,7 @@ use super::evidence::Evidence;
 use super::gate;
 use super::handle::{LoadRequest, Settings, SettingsRequest, Source};
 use super::lane::Slot;
+use super::orders::{Configured, Orders};
 use super::service::{self, Place};
 use super::state::Spaces;
 use super::status::{PolicyStatus, State, VersionRow};
@@ -30,6 +33,15 @@ use crate::model::decision::{Hook, PolicyVersion};
 pub(crate) enum Command {
     Load(LoadRequest),
     Settings(SettingsRequest),
+    /// Versions changed by an operator's order: write it down.
+    Orders {
+        reply: oneshot::Sender<()>,
+    },
+    /// What is configured is to serve again.
+    Configured {
+        lane: usize,
+        reply: oneshot::Sender<Result<PolicyVersion, LoadError>>,
+    },
     /// Something happened in the folder of a watched file.
     Changed,
 }
@@ -39,6 +51,9 @@ pub(crate) struct Berth {
     pub name: Arc<str>,
     pub settings: Settings,
     pub watched: Option<Watched>,
+    /// As it is loaded when the router starts.
+    pub source: Option<Source>,
+    pub configured: Configured,
 }
 
 pub(crate) struct Loader {
@@ -51,6 +66,7 @@ pub(crate) struct Loader {
     pub status: watch::Sender<PolicyStatus>,
     /// A compilation that was given up on still runs; there is never more than one.
     pub compiling: Arc<AtomicBool>,
+    pub orders: Orders,
 }
 
 impl Loader {
@@ -66,12 +82,31 @@ impl Loader {
                     if let (Ok(_), Place::Live, Some(settings)) = (&loaded, place, settings) {
                         self.berths[lane].settings = settings;
                     }
+                    self.note_orders();
                     let _ = reply.send(loaded);
                 }
-                Ok(Command::Settings(SettingsRequest { lane, settings, reply })) => {
-                    let _ = reply.send(self.resettle(lane, settings));
+                Ok(Command::Settings(SettingsRequest { lane, settings, configured, reply })) => {
+                    let settled = self.resettle(lane, settings.clone());
+                    if configured && settled.is_ok() {
+                        self.berths[lane].configured.settings = settings;
+                    }
+                    self.note_orders();
+                    let _ = reply.send(settled);
                 }
-                Ok(Command::Changed) | Err(RecvTimeoutError::Timeout) => self.look(),
+                Ok(Command::Orders { reply }) => {
+                    self.note_orders();
+                    let _ = reply.send(());
+                }
+                Ok(Command::Configured { lane, reply }) => {
+                    let loaded = self.configured(lane);
+                    self.note_orders();
+                    let _ = reply.send(loaded);
+                }
+                Ok(Command::Changed) | Err(RecvTimeoutError::Timeout) => {
+                    self.look();
+                    // Canaries end by themselves too.
+                    self.note_orders();
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
@@ -82,7 +117,10 @@ impl Loader {
             let changed = self.berths[lane].watched.as_mut().and_then(Watched::changed);
             if let Some(path) = changed {
                 // Why it was refused is in the log and the status; there is nobody here to tell.
-                let _ = self.load(lane, Source::File(path), Place::Live, None);
+                let configured = self.berths[lane].read_again(&self.config);
+                if self.load(lane, Source::File(path), Place::Live, None).is_ok() {
+                    self.berths[lane].configured = configured;
+                }
             }
         }
     }
@@ -116,7 +154,7 @@ impl Loader {
         Ok(placed)
     }
 
-    fn place(
+    pub(super) fn place(
         &self,
         lane: usize,
         name: &str,
@@ -171,6 +209,9 @@ impl Loader {
         let name = source.name();
         let bytes = source.bytes(&self.config)?;
         let id = PolicyVersion { name: name.into(), digest: digest(&bytes).into() };
+        if let Err(error) = self.orders.keep(&id.digest, &bytes) {
+            tracing::warn!(policy = %id.name, %error, "the component cannot be kept: an order about it ends with this process");
+        }
         self.compile(id, settings.clone(), bytes)
     }
 
@@ -187,7 +228,12 @@ impl Loader {
     }
 
     /// On a thread of its own, because a compilation cannot be stopped, only left behind.
-    fn compile(&self, id: PolicyVersion, settings: Settings, bytes: Vec<u8>) -> Result<Version, LoadError> {
+    pub(super) fn compile(
+        &self,
+        id: PolicyVersion,
+        settings: Settings,
+        bytes: Vec<u8>,
+    ) -> Result<Version, LoadError> {
         if self.compiling.swap(true, Ordering::AcqRel) {
             return Err(LoadError::Busy);
         }
@@ -291,7 +337,9 @@ pub(crate) fn berths(config: &Config, changed: &SyncSender<Command>) -> Vec<Bert
     let berth = |((name, settings), source): ((Arc<str>, &Settings), Option<Source>)| Berth {
         name,
         settings: settings.clone(),
-        watched: watched(source),
+        watched: watched(source.clone()),
+        configured: Configured::of(source.as_ref(), settings, config),
+        source,
     };
     names.zip(first(config)).map(berth).collect()
 }

@@ -11,6 +11,7 @@ use super::canary::Canary;
 use super::config::Config;
 use super::handle::{self, Ask};
 use super::lane::{Lane, Slot};
+use super::orders::Standing;
 use super::record::{self, builtin_version};
 use super::shadow::Shadow;
 use super::status::{PolicyStatus, State, VersionRow};
@@ -36,6 +37,10 @@ pub(crate) enum Command {
     Live {
         lane: usize,
         reply: SyncSender<Option<(Arc<Version>, Arc<str>)>>,
+    },
+    /// How each lane stands, for the orders on disk.
+    Standing {
+        reply: SyncSender<Vec<Standing>>,
     },
     Operate {
         lane: usize,
@@ -98,6 +103,9 @@ impl Service {
                 Command::Live { lane, reply } => {
                     let live = self.lanes[lane].newest.as_ref();
                     let _ = reply.send(live.map(|slot| (slot.version.clone(), slot.origin.clone())));
+                }
+                Command::Standing { reply } => {
+                    let _ = reply.send(self.lanes.iter().map(Lane::standing).collect());
                 }
                 Command::Operate { lane, order, reply } => {
                     let done = self.operate(lane, &order);

@@ -102,6 +102,10 @@ impl Shadow {
         &self.slot.version.id
     }
 
+    pub(crate) fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
     pub(crate) fn into_slot(self) -> Slot {
         self.slot
     }

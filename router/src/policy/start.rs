@@ -11,9 +11,10 @@ use super::error::StartError;
 use super::handle::Handle;
 use super::lane::Lane;
 use super::loader::{self, Loader};
+use super::orders::Orders;
 use super::record::builtin_version;
 use super::recording::Recorder;
-use super::service::{Place, Service};
+use super::service::Service;
 use super::state::Spaces;
 use super::status::PolicyStatus;
 use super::wasm::Engine;
@@ -59,7 +60,8 @@ pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Handle, StartError
     };
     spawn("policy", &config, move || service.run(&questions))?;
 
-    let loader = Loader {
+    let orders = Orders::open(config.dir.as_deref());
+    let mut loader = Loader {
         config: config.clone(),
         clock,
         engine,
@@ -68,16 +70,13 @@ pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Handle, StartError
         service: asks.clone(),
         status,
         compiling: Arc::default(),
+        orders,
     };
     let alive = Arc::new(());
     let handles = Arc::downgrade(&alive);
     let (ready, loaded) = sync_channel::<()>(1);
     spawn("policy-load", &config, move || {
-        for (lane, source) in loader::first(&loader.config).into_iter().enumerate() {
-            if let Some(source) = source {
-                let _ = loader.load(lane, source, Place::Live, None);
-            }
-        }
+        loader.begin();
         let _ = ready.send(());
         loader.run(&requests, &handles);
     })?;

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::canary::CanaryReport;
 use super::error::LoadError;
+use super::orders::Ordered;
 use super::record;
 use super::recording::RecordStatus;
 use super::shadow::ShadowReport;
@@ -27,6 +28,8 @@ pub struct PolicyStatus {
     pub lanes: Vec<LaneStatus>,
     /// Every version known, the newest of each lane first.
     pub versions: Vec<VersionRow>,
+    /// What operators ordered that holds after a restart, until what is configured changes.
+    pub ordered: Vec<Ordered>,
     /// What is kept of its decisions for `policy replay`.
     pub record: RecordStatus,
 }
@@ -106,6 +109,7 @@ impl PolicyStatus {
             refused: None,
             lanes: Vec::new(),
             versions: Vec::new(),
+            ordered: Vec::new(),
             record: RecordStatus::default(),
         }
     }

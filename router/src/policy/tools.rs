@@ -13,7 +13,7 @@ pub use bench::{Bench, BenchRow, bench};
 pub use cases::{Options, Tested, test};
 pub use check::{Report, check};
 pub use conform::{Broken, Conformance, conform};
-pub use replay::{Desk, HookTally, Player, Recorded, Replayed, replay};
+pub use replay::{Desk, HookTally, Player, Recorded, Replayed, recorded, replay};
 pub(crate) use replay::{Difference, SHOWN, shown};
 
 use std::path::{Path, PathBuf};

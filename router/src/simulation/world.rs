@@ -26,7 +26,7 @@ const CALM_MS: u64 = 1_000;
 /// A running job is heard of this often.
 const PROGRESS_MS: u64 = 5_000;
 /// After the last arrival: what has not ended then is counted as open.
-const PATIENCE_MS: u64 = 7 * 86_400_000;
+const PATIENCE_MS: u64 = 86_400_000;
 
 /// In the order in which they happen at the same moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,7 +69,9 @@ struct World<'a> {
 pub fn simulate(trace: &Trace, desk: &mut Desk) -> std::io::Result<Figures> {
     let mut world = World::new(trace, desk);
     world.open_up()?;
-    let end = trace.to_ms.saturating_add(PATIENCE_MS);
+    // Without an instance nothing ever starts.
+    let patience = if trace.stations.is_empty() { 0 } else { PATIENCE_MS };
+    let end = trace.to_ms.saturating_add(patience);
     while let Some(Reverse((at, event))) = world.events.pop() {
         if at > end {
             break;

@@ -111,9 +111,10 @@ async fn what_passed_is_swapped_into_a_running_router_and_what_did_not_is_kept_o
 
     assert_eq!(policy(&["test", path(folder.path()), "--update"]).code, Some(0));
     let swapped = develop(&dev).await;
-    assert!(swapped.contains("swapped into http"), "{swapped}");
+    assert!(swapped.contains("swapped into http") && swapped.contains(": least "), "{swapped}");
     let after = router.admin().get_json("/api/policy").await["serving"].clone();
     assert_ne!(before["digest"], after["digest"], "{swapped}");
+    assert_eq!(after["name"], "least", "it is called as its file is");
 }
 
 async fn develop(arguments: &[&str]) -> String {

@@ -19,6 +19,7 @@ mod long_queue;
 mod memory;
 mod observation;
 mod operators;
+mod orders;
 mod pass_through;
 mod policy;
 mod queue;

@@ -1,15 +1,17 @@
 //! `policy dev`: builds, checks and tests again whenever a file of the project changes, and hands what passed to a running
 //! router.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use anyhow::Context;
+use hyper::Method;
 use notify::{EventKind, RecursiveMode, Watcher};
 
 use super::super::arguments::PolicyDev;
+use super::super::operator::{ask, query};
 use super::super::print;
 use super::project::Project;
 use crate::policy::tools;
@@ -104,7 +106,7 @@ fn round(folder: &Path, arguments: &PolicyDev) -> anyhow::Result<()> {
         anyhow::ensure!(tested.passed(), "not handed over, because cases failed");
     }
     match &arguments.router {
-        Some(router) => swap(router, arguments.key.as_deref(), &component),
+        Some(router) => swap(router, &component),
         None => Ok(()),
     }
 }
@@ -120,32 +122,15 @@ fn build(project: &Project) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Posts the component to the admin listener of a running router.
-fn swap(router: &str, key: Option<&str>, component: &PathBuf) -> anyhow::Result<()> {
+/// Hands the component to a running router, under the name it would have as a file.
+fn swap(router: &str, component: &Path) -> anyhow::Result<()> {
     let bytes = std::fs::read(component).with_context(|| format!("cannot read {}", component.display()))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let answer =
-        runtime.block_on(post(&format!("{}/api/policy/reload", router.trim_end_matches('/')), key, bytes))?;
-    print(&format!("swapped into {router}: {answer}\n"));
+    let name = component.file_stem().map(|stem| stem.to_string_lossy());
+    let query = query(&[("name", name.as_deref()), ("as", Some("live"))]);
+    let done = ask(router, Method::POST, &format!("/api/policy/versions{query}"), bytes)?;
+    let text = |key: &str| done["version"][key].as_str().unwrap_or_default();
+    print(&format!("swapped into {router}: {} {}\n", text("name"), text("digest")));
     Ok(())
-}
-
-async fn post(url: &str, key: Option<&str>, bytes: Vec<u8>) -> anyhow::Result<String> {
-    use http_body_util::{BodyExt as _, Full};
-    use hyper_util::rt::TokioExecutor;
-    let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
-    let mut request = hyper::Request::post(url);
-    if let Some(key) = key {
-        request = request.header(hyper::header::AUTHORIZATION, format!("Bearer {key}"));
-    }
-    let request =
-        request.body(Full::new(bytes::Bytes::from(bytes))).with_context(|| format!("{url} is no address"))?;
-    let answer = client.request(request).await.with_context(|| format!("no answer from {url}"))?;
-    let status = answer.status();
-    let text = answer.into_body().collect().await?.to_bytes();
-    let text = String::from_utf8_lossy(&text).trim().to_owned();
-    anyhow::ensure!(status.is_success(), "{url} answered {status}: {text}");
-    Ok(text)
 }
 
 #[cfg(test)]

@@ -7,21 +7,25 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::{Opened, Settings, ToolError, open_with};
-use crate::model::decision::{Hook, PolicyVersion};
+use crate::model::decision::{Consultation, Hook, PolicyVersion};
+use crate::model::view::Context;
 use crate::policy::check::Check;
 use crate::policy::config::{Config, GuestLimits};
 use crate::policy::wasm::{Engine, Guest, Version};
 use crate::policy::{gate, handle, sample};
 
-/// Calls of each hook at each size that are measured, after as many that only warm up as there are sizes of caches.
-const CALLS: u32 = 1_000;
-const WARM_UP: u32 = 100;
+/// Calls of each hook at each size that are measured, after some that only warm up.
+const CALLS: usize = 1_000;
+const WARM_UP: usize = 100;
+
+/// Different questions, asked in turn: every class, with and without a number, one of unknown size.
+const QUESTIONS: u32 = 28;
 
 /// Calls whose instructions are counted: they are the same every time for the same question.
-const COUNTED: u32 = 50;
+const COUNTED: usize = 56;
 
-/// Wall time of one call here. A call that misses the deadline of service is counted, and not cut off, because a slow call is
-/// what is looked for.
+/// Wall time of one call here, and of `configure`. A call that misses the deadline of service is counted, and not cut off,
+/// because a slow call is what is looked for.
 const CALL_MS: u64 = 2_000;
 
 #[derive(Debug, Clone, Serialize)]
@@ -32,18 +36,19 @@ pub struct Bench {
     pub rows: Vec<BenchRow>,
 }
 
-/// Wall time of one hook, conversion and checks included.
+/// Wall time of one hook: limits set anew, the view lowered into the guest, the call, the answer lifted and checked. The views
+/// are made before, as the scheduler makes them.
 #[derive(Debug, Clone, Serialize)]
 pub struct BenchRow {
     pub hook: Hook,
     /// Candidates of `route`, seats of `place`, instances of `tick`, outcomes of `observe`; other hooks do not depend on it.
     pub candidates: usize,
-    pub calls: u32,
+    pub calls: usize,
     pub p50_us: f64,
     pub p99_us: f64,
     pub max_us: f64,
     /// Calls that took longer than the deadline of service.
-    pub missed: u32,
+    pub missed: usize,
     /// Instructions of a call, the median and the most; none when they were not counted.
     pub fuel: Option<[u64; 2]>,
     /// Linear memory of a guest that was asked this size only, after all its calls so far.
@@ -59,24 +64,21 @@ pub fn bench(
     count: bool,
 ) -> Result<Bench, ToolError> {
     let deadline = GuestLimits::default().call();
-    let limits = GuestLimits { call_ms: CALL_MS, ..GuestLimits::default() };
+    let limits = GuestLimits { call_ms: CALL_MS, configure_ms: CALL_MS, ..GuestLimits::default() };
     let opened = open_with(path, Config { settings: settings.clone(), limits, ..Config::default() })?;
     let version = opened.compile()?;
     gate::pass(&version, &opened.config.limits, &opened.config.bounds, sample::context(0).now_ms)?;
     let counting =
         if count { Some(opened.compile_for(&Engine::metered(&opened.config.limits)?)?) } else { None };
+    let hooks = timed(&version);
     let mut rows = Vec::new();
     for &size in candidates {
-        let mut bench = Sized { opened: &opened, size, guest: version.trial(sample::context(0).now_ms)? };
-        let mut counter = match &counting {
-            Some(version) => {
-                Some(Sized { opened: &opened, size, guest: version.trial(sample::context(0).now_ms)? })
-            }
-            None => None,
-        };
-        for (hook, kind) in timed(&version) {
-            let row = bench.time(hook, kind, deadline)?;
-            let fuel = counter.as_mut().map(|counter| counter.count(hook, kind)).transpose()?;
+        let mut timing = Sized::new(&opened, &version, size)?;
+        let mut counting = counting.as_ref().map(|version| Sized::new(&opened, version, size)).transpose()?;
+        for &(hook, kind) in &hooks {
+            let questions = timing.questions(kind);
+            let row = timing.time(hook, &questions, deadline)?;
+            let fuel = counting.as_mut().map(|counting| counting.count(hook, &questions)).transpose()?;
             rows.push(BenchRow { fuel, ..row });
         }
     }
@@ -102,16 +104,33 @@ fn timed(version: &Version) -> Vec<(Hook, usize)> {
 struct Sized<'a> {
     opened: &'a Opened,
     size: usize,
+    /// Of all questions, as in service.
+    context: Context,
     guest: Guest,
 }
 
-impl Sized<'_> {
-    /// Question `n` of a kind; answers how long it took.
-    fn ask(&mut self, hook: Hook, kind: usize, n: u32) -> Result<Duration, ToolError> {
-        let asked = sample::ask(n.into(), self.size, sample::questions(n, self.size).swap_remove(kind));
+impl<'a> Sized<'a> {
+    fn new(opened: &'a Opened, version: &Version, size: usize) -> Result<Self, ToolError> {
+        let context = sample::context(size);
+        Ok(Self { opened, size, guest: version.trial(context.now_ms)?, context })
+    }
+
+    /// All questions of one kind.
+    fn questions(&self, kind: usize) -> Vec<Consultation> {
+        let asked = |n: u32| Consultation {
+            job: None,
+            seed: n.into(),
+            context: self.context.clone(),
+            question: sample::question(kind, n, self.size),
+        };
+        (0..QUESTIONS).map(asked).collect()
+    }
+
+    /// Answers how long it took.
+    fn ask(&mut self, hook: Hook, asked: &Consultation) -> Result<Duration, ToolError> {
         let check = Check { limits: &self.opened.config.limits, bounds: &self.opened.config.bounds };
         let started = Instant::now();
-        let answer = gate::put_hook(&mut self.guest, &check, hook, &asked);
+        let answer = gate::put_hook(&mut self.guest, &check, hook, asked);
         let elapsed = started.elapsed();
         answer.map_err(|error| ToolError::Call {
             hook: hook.as_str(),
@@ -123,10 +142,15 @@ impl Sized<'_> {
         Ok(elapsed)
     }
 
-    fn time(&mut self, hook: Hook, kind: usize, deadline: Duration) -> Result<BenchRow, ToolError> {
-        let mut took: Vec<Duration> = Vec::with_capacity(CALLS as usize);
-        for n in 0..WARM_UP + CALLS {
-            let elapsed = self.ask(hook, kind, n)?;
+    fn time(
+        &mut self,
+        hook: Hook,
+        questions: &[Consultation],
+        deadline: Duration,
+    ) -> Result<BenchRow, ToolError> {
+        let mut took: Vec<Duration> = Vec::with_capacity(CALLS);
+        for (n, asked) in questions.iter().cycle().take(WARM_UP + CALLS).enumerate() {
+            let elapsed = self.ask(hook, asked)?;
             if n >= WARM_UP {
                 took.push(elapsed);
             }
@@ -140,16 +164,16 @@ impl Sized<'_> {
             p50_us: at(0.5),
             p99_us: at(0.99),
             max_us: at(1.0),
-            missed: took.iter().filter(|&&took| took > deadline).count() as u32,
+            missed: took.iter().filter(|&&took| took > deadline).count(),
             fuel: None,
             memory_bytes: self.guest.memory(),
         })
     }
 
-    fn count(&mut self, hook: Hook, kind: usize) -> Result<[u64; 2], ToolError> {
-        let mut fuel = Vec::with_capacity(COUNTED as usize);
-        for n in 0..COUNTED {
-            self.ask(hook, kind, n)?;
+    fn count(&mut self, hook: Hook, questions: &[Consultation]) -> Result<[u64; 2], ToolError> {
+        let mut fuel = Vec::with_capacity(COUNTED);
+        for asked in questions.iter().cycle().take(COUNTED) {
+            self.ask(hook, asked)?;
             fuel.extend(self.guest.fuel());
         }
         fuel.sort_unstable();

@@ -47,6 +47,11 @@ pub fn replay(
     Ok(replayed)
 }
 
+/// Only reads the logs.
+pub fn recorded(logs: &[PathBuf], each: impl FnMut(&Recorded)) -> Result<(), ToolError> {
+    log::read(logs, each)
+}
+
 fn compare(replayed: &mut Replayed, recorded: &Recorded, first: &mut Seat, second: Option<&mut Seat>) {
     let Recorded { line, asked, said } = recorded;
     let one = decisions(first, asked);

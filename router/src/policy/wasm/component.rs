@@ -124,6 +124,11 @@ impl Version {
         &self.linked.hooks
     }
 
+    /// Digest of the component alone, whatever it is told.
+    pub(crate) fn component(&self) -> &str {
+        &self.linked.digest
+    }
+
     /// Size of the component.
     pub(crate) fn bytes(&self) -> u64 {
         self.linked.bytes

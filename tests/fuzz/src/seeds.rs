@@ -1,0 +1,113 @@
+//! What valid input looks like: recordings of real servers, the example cases, the examples of a configuration, our policies.
+
+use std::sync::OnceLock;
+
+use comfy_router::policy::Shipped;
+use comfy_router::policy::tools::{Desk, Player, Settings};
+use comfy_router::simulation::{Imagined, imagined, simulate};
+use serde_json::Value;
+
+pub(crate) const OBJECT_INFO: &str = include_str!("../seeds/object_info.json");
+const RECORDINGS: [&str; 2] = [
+    include_str!("../../recordings/comfyui-0.3.64.jsonl"),
+    include_str!("../../recordings/comfyui-0.8.0.jsonl"),
+];
+const CASES: [&str; 5] = [
+    include_str!("../../../examples/policies/cases/affinity.json"),
+    include_str!("../../../examples/policies/cases/heat.json"),
+    include_str!("../../../examples/policies/cases/priority.json"),
+    include_str!("../../../examples/policies/cases/quota.json"),
+    include_str!("../../../examples/policies/cases/settings.json"),
+];
+const CONFIGS: [&str; 2] = [
+    include_str!("../../../examples/configs/public.toml"),
+    include_str!("../../../examples/configs/two-gpus.toml"),
+];
+const NAMES: [&str; 8] = [
+    "picture.png",
+    "sub/folder/picture.png [output]",
+    "~gpu0/sub/x.png",
+    "~gpu0",
+    "a b%.png",
+    "clipspace/x.png [temp]",
+    "../x",
+    "",
+];
+
+/// Of a target.
+///
+/// # Panics
+/// There is no such target.
+pub fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let texts = |texts: &[&str]| texts.iter().map(|text| text.as_bytes().to_vec()).collect();
+    match target {
+        "prompt" => posted(),
+        "frame" => frames(),
+        "object_info" => texts(&[OBJECT_INFO]),
+        "names" => texts(&NAMES),
+        "config" => texts(&CONFIGS),
+        "cases" => texts(&CASES),
+        "log" => vec![recording().to_vec()],
+        "component" => Shipped::ALL.into_iter().map(|shipped| shipped.bytes().to_vec()).collect(),
+        "answers" => answers(),
+        other => panic!("there is no target called {other}"),
+    }
+}
+
+fn recorded() -> impl Iterator<Item = Value> {
+    RECORDINGS.into_iter().flat_map(str::lines).filter_map(|line| serde_json::from_str(line).ok())
+}
+
+fn posted() -> Vec<Vec<u8>> {
+    let of = |entry: Value| {
+        let prompt = entry["path"].as_str()?.ends_with("/prompt") && entry["request"].is_object();
+        prompt.then(|| entry["request"].to_string().into_bytes())
+    };
+    recorded().filter_map(of).collect()
+}
+
+fn frames() -> Vec<Vec<u8>> {
+    let mut frames: Vec<Vec<u8>> = recorded()
+        .filter(|entry| entry["kind"] == "ws" && entry["json"].is_object())
+        .map(|entry| [b"\0", entry["json"].to_string().as_bytes()].concat())
+        .collect();
+    let meta = br#"{"node_id": "3", "prompt_id": "p", "image_type": "image/png"}"#;
+    let length = (meta.len() as u32).to_be_bytes();
+    frames.push([b"\x01\0\0\0\x01\0\0\0\x02".as_slice(), b"\x89PNG\r\n\x1a\nxxxx"].concat());
+    frames.push([b"\x01\0\0\0\x04".as_slice(), &length, meta, b"\xff\xd8\xff\xe0xxxx"].concat());
+    frames.push([b"\x01\0\0\0\x03\0\0\0\x013".as_slice(), b"a text"].concat());
+    frames
+}
+
+/// A quarter of an hour of a made-up day, as the router records it.
+fn recording() -> &'static [u8] {
+    static RECORDING: OnceLock<Vec<u8>> = OnceLock::new();
+    RECORDING.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (policy, log) = (folder.path().join("p.wasm"), folder.path().join("log.jsonl"));
+        std::fs::write(&policy, Shipped::ModelAffinity.bytes()).expect("written");
+        let settings = Settings::new();
+        let mut desk =
+            Desk::open(&Player { component: &policy, settings: &settings }).expect("a shipped policy");
+        desk.record(Box::new(std::fs::File::create(&log).expect("a file")));
+        let day = Imagined { jobs: 12, instances: 2, hours: 1, load: 0.3, seed: 3 };
+        simulate(&imagined(day), &mut desk).expect("recorded");
+        std::fs::read(&log).expect("it is there")
+    })
+}
+
+/// Answers as guests lay them out: a number, an address, a length, over and over.
+fn answers() -> Vec<Vec<u8>> {
+    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+    vec![
+        // ranked: rows 0 and 1 at 1040; a reason of no length.
+        words(&[0, 1_040, 2, 1_040, 0, 1]),
+        // hold for 1500.
+        words(&[1, 1_500, 0, 1_024, 4]),
+        words(&[2, 0, 0, 1_024, 4]),
+        // A score of 1, an ageing of 0.
+        [1.0_f64.to_le_bytes().to_vec(), 0.0_f64.to_le_bytes().to_vec(), words(&[1_024, 0])].concat(),
+        // A list of one order.
+        words(&[1_032, 1, 0, 6, 1, 1_024, 0]),
+    ]
+}
