@@ -9,6 +9,7 @@ mod answer;
 mod answering;
 mod body;
 mod change;
+mod connection;
 mod files;
 mod form;
 mod gate;

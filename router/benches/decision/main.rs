@@ -2,12 +2,15 @@
 //! in a release build, first for the question to the policy alone, then for the whole of it: the scheduler's core picks
 //! the job and describes the instances, the policy thread is asked, the core checks the answer and starts the attempt.
 //!
+//! Then whether compiling and exchanging versions, which other threads do, make decisions wait.
+//!
 //! `cargo bench -p comfy-router --bench decision`. Asserts that the shipped policies answered every question themselves; a
 //! fallback would be faster and measure nothing. Writing to the ledger is not part of it: see the bench `ledger`.
 #![allow(clippy::print_stdout, reason = "a program whose output is its purpose")]
 
 mod policy;
 mod scheduler;
+mod swap;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +20,8 @@ use comfy_router::policy::{Config, GuestLimits, Handle, Shipped, start};
 
 const INSTANCES: u32 = 16;
 const QUEUE: u32 = 100;
+/// The shipped policies that say where a job runs.
+const ROUTERS: [Shipped; 3] = [Shipped::ModelAffinity, Shipped::LeastLoaded, Shipped::FairShare];
 
 fn main() {
     // As in the binary: a worker for each core.
@@ -24,7 +29,7 @@ fn main() {
     let runtime = runtime.expect("a runtime");
     println!("one question, {INSTANCES} candidates, {QUEUE} different jobs, microseconds");
     println!("{:<16} {:>8} {:>8} {:>8} {:>8}", "policy", "p50", "p99", "max", "in guest");
-    for shipped in Shipped::ALL {
+    for shipped in ROUTERS {
         let (mut total, mut guest) = runtime.block_on(policy::measure(&asked(shipped), shipped));
         let [p50, p99, max] = shares(&mut total);
         let [in_guest, ..] = shares(&mut guest);
@@ -34,13 +39,21 @@ fn main() {
         "\none decision of the scheduler, {INSTANCES} busy instances of which one gets free, {QUEUE} jobs queued"
     );
     println!("{:<16} {:>8} {:>8} {:>8} {:>8} {:>8}", "policy", "p50", "p99", "max", "in core", "jobs");
-    for shipped in Shipped::ALL {
+    for shipped in ROUTERS {
         let measured = runtime.block_on(scheduler::measure(asked(shipped), shipped));
         let (mut total, mut core) = (measured.total, measured.core);
         let jobs = total.len();
         let [p50, p99, max] = shares(&mut total);
         let [in_core, ..] = shares(&mut core);
         println!("{:<16} {p50:>8.1} {p99:>8.1} {max:>8.1} {in_core:>8.1} {jobs:>8}", shipped.name());
+    }
+    println!("\none question to model-affinity or least-loaded, while the loading thread ...");
+    println!("{:<16} {:>8} {:>8} {:>8} {:>8} {:>8}", "", "p50", "p99", "max", "asked", "times");
+    for work in swap::Work::ALL {
+        let (mut total, times) = runtime.block_on(swap::measure(&asked(Shipped::ModelAffinity), work));
+        let count = total.len();
+        let [p50, p99, max] = shares(&mut total);
+        println!("{:<16} {p50:>8.1} {p99:>8.1} {max:>8.1} {count:>8} {times:>8}", work.name());
     }
 }
 

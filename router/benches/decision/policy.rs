@@ -41,6 +41,24 @@ pub(crate) async fn measure(handle: &Handle, shipped: Shipped) -> (Vec<Duration>
     (total, guest)
 }
 
+/// Times of one round of whole questions, whichever version answers.
+pub(crate) async fn ask_all(handle: &Handle) -> Vec<Duration> {
+    let context = context();
+    let candidates: Vec<Candidate> = (0..INSTANCES).map(candidate).collect();
+    let mut total = Vec::new();
+    for n in 0..QUEUE * 20 {
+        let question = Question::Route { job: job(n % QUEUE), candidates: candidates.clone() };
+        let asked = Consultation { job: None, seed: n.into(), context: context.clone(), question };
+        let started = Instant::now();
+        let decided = handle.decide(asked).await;
+        total.push(started.elapsed());
+        assert_eq!(decided.records[0].fallback, None, "a policy answered");
+        // As jobs come: not back to back.
+        tokio::time::sleep(Duration::from_micros(500)).await;
+    }
+    total
+}
+
 fn context() -> Context {
     let instance = |n: u32| InstanceTexts {
         devices: Arc::default(),

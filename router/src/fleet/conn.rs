@@ -56,7 +56,8 @@ enum Broken {
 
 pub(super) struct Conn {
     sender: http1::SendRequest<Body>,
-    driver: http1::Connection<Counted, Body>,
+    /// None once nothing more can come of it.
+    driver: Option<http1::Connection<Wire, Body>>,
     written: Arc<AtomicU64>,
     ended: bool,
 }
@@ -72,13 +73,14 @@ impl Conn {
     pub(super) async fn open(url: &Url, patience: Duration) -> Result<Self, ConnectError> {
         let stream = connect(url, patience).await?;
         let written = Arc::new(AtomicU64::new(0));
-        let io = Counted { io: TokioIo::new(stream), written: written.clone() };
+        let io = Wire { io: TokioIo::new(stream), written: written.clone(), unheard: false };
         let handshake = http1::Builder::new().handshake(io).await;
         let (sender, driver) = handshake.map_err(|error| ConnectError::Failed(io::Error::other(error)))?;
-        Ok(Self { sender, driver, written, ended: false })
+        Ok(Self { sender, driver: Some(driver), written, ended: false })
     }
 
-    /// Sends a request and waits for the head of its answer.
+    /// Sends a request and waits for the head of its answer. A connection that has died meanwhile is noticed before anything is
+    /// written: reading comes first.
     pub(super) async fn exchange(
         &mut self,
         request: Request<Body>,
@@ -86,46 +88,62 @@ impl Conn {
         let before = self.written();
         let mut answer = pin!(self.sender.try_send_request(request));
         let outcome = poll_fn(|cx| {
-            let ended = self.ended || Pin::new(&mut self.driver).poll_without_shutdown(cx).is_ready();
-            self.ended = ended;
-            match answer.as_mut().poll(cx) {
-                Poll::Pending if ended => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            if !self.ended && poll(&mut self.driver, cx) {
+                self.ended = true;
             }
+            let mut answered = answer.as_mut().poll(cx);
+            if answered.is_pending() && self.ended {
+                // What the connection never took up comes back when it is gone.
+                self.driver = None;
+                answered = answer.as_mut().poll(cx);
+            }
+            answered
         });
-        let (source, request) = match outcome.await {
-            Some(Ok(response)) => return Ok(response),
-            Some(Err(mut error)) => {
-                let request = error.take_message().map(Box::new);
-                (Broken::Http(error.into_error()), request)
-            }
-            None => (Broken::Ended, None),
+        let mut error = match outcome.await {
+            Ok(response) => return Ok(response),
+            Err(error) => error,
+        };
+        let request = error.take_message().map(Box::new);
+        let source = match self.driver {
+            Some(_) => Broken::Http(error.into_error()),
+            None => Broken::Ended,
         };
         Err(ExchangeError { source, unsent: self.written() == before, request })
     }
 
     /// Reads and writes what can be read and written now. True while the connection lives.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) -> bool {
-        self.ended = self.ended || Pin::new(&mut self.driver).poll_without_shutdown(cx).is_ready();
+        self.ended = self.ended || poll(&mut self.driver, cx);
         !self.ended
     }
 
-    /// Can it take a request at once?
+    /// Can it take another request, now that an answer has been read to its end? Not if that came before all of the request
+    /// was read.
+    pub(super) fn is_reusable(&mut self, cx: &mut Context<'_>) -> bool {
+        // The poll that read the last of an answer has usually ended the exchange too.
+        (!self.ended && self.sender.is_ready()) || self.is_free(cx)
+    }
+
+    /// Could it take a request at once? This looks at the socket.
     pub(super) fn is_free(&mut self, cx: &mut Context<'_>) -> bool {
-        self.drive(cx) && matches!(self.sender.poll_ready(cx), Poll::Ready(Ok(())))
+        self.drive(cx) && self.sender.is_ready()
     }
 
     /// Takes the socket out, once a `101` has ended HTTP on it.
-    pub(super) async fn upgrade(mut self) -> Upgraded {
+    pub(super) async fn upgrade(mut self) -> Option<Upgraded> {
         poll_fn(|cx| if self.drive(cx) { Poll::Pending } else { Poll::Ready(()) }).await;
-        let parts = self.driver.into_parts();
-        Upgraded { stream: parts.io.io.into_inner(), early: parts.read_buf }
+        let parts = self.driver?.into_parts();
+        Some(Upgraded { stream: parts.io.io.into_inner(), early: parts.read_buf })
     }
 
     fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
+}
+
+/// True when there is nothing more to do.
+fn poll(driver: &mut Option<http1::Connection<Wire, Body>>, cx: &mut Context<'_>) -> bool {
+    driver.as_mut().is_none_or(|driver| Pin::new(driver).poll_without_shutdown(cx).is_ready())
 }
 
 pub(super) async fn connect(url: &Url, patience: Duration) -> Result<TcpStream, ConnectError> {
@@ -151,22 +169,44 @@ fn chain(error: &hyper::Error) -> String {
     }
 }
 
-/// A socket that counts what the kernel took from us.
-struct Counted {
+/// The socket. It counts what the kernel took from us, and lets the instance have the last word: one that has closed may
+/// have answered before (it need not read a body that it refuses), and hyper would give up at the write that fails. So
+/// whatever cannot be written any more counts as written, and what is read next, an answer or the end, decides.
+struct Wire {
     io: TokioIo<TcpStream>,
     written: Arc<AtomicU64>,
+    unheard: bool,
 }
 
-impl Counted {
-    fn count(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(written)) = outcome {
-            self.written.fetch_add(written as u64, Ordering::Relaxed);
+impl Wire {
+    fn write(
+        &mut self,
+        length: usize,
+        write: impl FnOnce(Pin<&mut TokioIo<TcpStream>>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if self.unheard {
+            return Poll::Ready(Ok(length));
         }
-        outcome
+        match write(Pin::new(&mut self.io)) {
+            Poll::Ready(Ok(written)) => {
+                self.written.fetch_add(written as u64, Ordering::Relaxed);
+                Poll::Ready(Ok(written))
+            }
+            Poll::Ready(Err(error)) if is_closed(error.kind()) => {
+                self.unheard = true;
+                Poll::Ready(Ok(length))
+            }
+            other => other,
+        }
     }
 }
 
-impl Read for Counted {
+fn is_closed(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset)
+}
+
+impl Read for Wire {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -176,10 +216,9 @@ impl Read for Counted {
     }
 }
 
-impl Write for Counted {
+impl Write for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.count(outcome)
+        self.write(buf.len(), |io| io.poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -187,8 +226,8 @@ impl Write for Counted {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.count(outcome)
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        self.write(length, |io| io.poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {

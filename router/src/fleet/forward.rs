@@ -1,10 +1,7 @@
 //! Passing a client's request on to an instance, and the answer back: streamed both ways, framing and path untouched.
 
 use axum::body::Body;
-use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
-};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
@@ -33,7 +30,7 @@ pub(super) async fn forward(
     mut request: Request<Body>,
 ) -> Result<Response<Body>, ForwardError> {
     let tunnel = wants_websocket(&request).then(|| hyper::upgrade::on(&mut request));
-    let request = upstream(request, pool.host(), tunnel.is_some());
+    upstream(&mut request, pool.host(), tunnel.is_some());
     match tunnel {
         None => Ok(downstream(pool.send(request).await?.map(Body::new), false)),
         Some(client) => upgrade(pool, request, client).await,
@@ -52,7 +49,7 @@ async fn upgrade(
         return Ok(downstream(pool.answer(Box::new(conn), answer).await.map(Body::new), false));
     }
     tasks::spawn("tunnel", OnError::Log, async move {
-        let instance = conn.upgrade().await;
+        let Some(instance) = conn.upgrade().await else { return };
         if let Err(error) = tunnel(client, instance).await {
             tracing::debug!(error = %error, "tunnel ended");
         }
@@ -67,50 +64,50 @@ async fn tunnel(client: OnUpgrade, instance: Upgraded) -> io::Result<()> {
     tokio::io::copy_bidirectional(&mut client, &mut stream).await.map(|_| ())
 }
 
-fn upstream(request: Request<Body>, host: &HeaderValue, websocket: bool) -> Request<Body> {
-    let (mut head, body) = request.into_parts();
+fn upstream(request: &mut Request<Body>, host: &HeaderValue, websocket: bool) {
     // Origin form, byte for byte as the client encoded it: `workflows%2Fa.json` is one segment.
-    if head.uri.scheme().is_some()
-        && let Some(path) = head.uri.path_and_query()
+    if request.uri().scheme().is_some()
+        && let Some(path) = request.uri().path_and_query()
     {
-        head.uri = Uri::from(path.clone());
+        *request.uri_mut() = Uri::from(path.clone());
     }
-    head.version = Version::HTTP_11;
-    // ComfyUI compares Origin with Host and refuses what its own page did not send; the front has made that check.
-    strip(
-        &mut head.headers,
-        &[ORIGIN, EXPECT, SEC_FETCH_DEST, SEC_FETCH_MODE, SEC_FETCH_SITE, SEC_FETCH_USER],
-    );
+    *request.version_mut() = Version::HTTP_11;
+    let headers = request.headers_mut();
+    strip(headers, |name| of_the_connection(name) || of_the_front(name));
     if websocket {
-        keep_websocket(&mut head.headers);
+        keep_websocket(headers);
     }
-    head.headers.insert(HOST, host.clone());
-    Request::from_parts(head, body)
+    headers.insert(HOST, host.clone());
 }
 
 fn downstream(mut response: Response<Body>, websocket: bool) -> Response<Body> {
-    strip(response.headers_mut(), &[]);
+    strip(response.headers_mut(), of_the_connection);
     if websocket {
         keep_websocket(response.headers_mut());
     }
     response
 }
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
-const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-const SEC_FETCH_USER: HeaderName = HeaderName::from_static("sec-fetch-user");
+/// What speaks of one connection only (RFC 9110, 7.6.1).
+fn of_the_connection(name: &str) -> bool {
+    matches!(
+        name,
+        "connection" | "keep-alive" | "proxy-connection" | "te" | "trailer" | "transfer-encoding" | "upgrade"
+    )
+}
 
-const HOP_BY_HOP: [HeaderName; 7] =
-    [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+/// ComfyUI compares Origin with Host and refuses what its own page did not send; the front has made that check.
+fn of_the_front(name: &str) -> bool {
+    matches!(
+        name,
+        "origin" | "expect" | "sec-fetch-dest" | "sec-fetch-mode" | "sec-fetch-site" | "sec-fetch-user"
+    )
+}
 
-/// Removes what speaks of one connection only (RFC 9110, 7.6.1), and the headers in `also`. Few messages have any: one
-/// pass over what is there costs less than asking for each.
-fn strip(headers: &mut HeaderMap, also: &[HeaderName]) {
-    let goes = |name: &&HeaderName| HOP_BY_HOP.contains(*name) || also.contains(*name);
-    let mut going: Vec<HeaderName> = headers.keys().filter(goes).cloned().collect();
+/// Removes headers, and those that `Connection` names. Few messages have any: one pass over what is there costs less than
+/// asking for each.
+fn strip(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
+    let mut going: Vec<HeaderName> = headers.keys().filter(|name| goes(name.as_str())).cloned().collect();
     if going.contains(&CONNECTION) {
         let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
         let named = values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok());

@@ -77,7 +77,7 @@ impl Pool {
         self: &Arc<Self>,
         request: Request<Body>,
     ) -> Result<Response<Answer>, SendError> {
-        let Some(conn) = self.take().await else { return self.send_fresh(request).await };
+        let Some(conn) = self.take() else { return self.send_fresh(request).await };
         let again = repeatable(&request);
         match self.exchange(conn, request).await {
             Ok(response) => Ok(response),
@@ -111,8 +111,8 @@ impl Pool {
         conn: Box<Conn>,
         response: Response<Incoming>,
     ) -> Response<Answer> {
-        let (head, body) = response.into_parts();
-        let mut answer = Answer { body, conn: Some(conn), pool: self.clone() };
+        let mut response = response.map(|body| Answer { body, conn: Some(conn), pool: self.clone() });
+        let answer = response.body_mut();
         if answer.body.is_end_stream() {
             std::future::poll_fn(|cx| {
                 answer.give_back(cx);
@@ -120,18 +120,14 @@ impl Pool {
             })
             .await;
         }
-        Response::from_parts(head, answer)
+        response
     }
 
-    /// A kept connection that the instance has not closed, as far as the kernel knows.
-    async fn take(&self) -> Option<Box<Conn>> {
-        loop {
-            let top = self.lock().pop();
-            let Idle { mut conn, since } = top?;
-            if since.elapsed() < MAX_IDLE && std::future::poll_fn(|cx| Poll::Ready(conn.is_free(cx))).await {
-                return Some(conn);
-            }
-        }
+    /// A kept connection. Whether the instance has closed it will be seen before it is written to.
+    fn take(&self) -> Option<Box<Conn>> {
+        let top = self.lock().pop()?;
+        // Those below are older.
+        (top.since.elapsed() < MAX_IDLE).then_some(top.conn)
     }
 
     /// Closes what is dead or old. Nobody polls idle connections, so nobody else would notice.
@@ -160,7 +156,7 @@ impl Pool {
 impl Answer {
     fn give_back(&mut self, cx: &mut Context<'_>) {
         if let Some(mut conn) = self.conn.take()
-            && conn.drive(cx)
+            && conn.is_reusable(cx)
         {
             self.pool.keep(conn);
         }

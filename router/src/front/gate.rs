@@ -13,9 +13,7 @@
 use std::net::IpAddr;
 
 use axum::body::Body;
-use hyper::header::{
-    ACCEPT_LANGUAGE, AUTHORIZATION, HOST, HeaderName, HeaderValue, ORIGIN, WWW_AUTHENTICATE,
-};
+use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Method, Request, StatusCode, Uri};
 use sha2::{Digest, Sha256};
 
@@ -25,9 +23,6 @@ use crate::comfy::errors::clip;
 use crate::config;
 
 const MAX_TENANT: usize = 64;
-const COMFY_USER: HeaderName = HeaderName::from_static("comfy-user");
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 pub(super) struct Gate {
     allowed_hosts: Vec<String>,
@@ -78,13 +73,13 @@ impl<'a> Head<'a> {
     }
 
     fn place(&mut self, name: &HeaderName) -> Option<&mut Option<&'a HeaderValue>> {
-        match name {
-            name if *name == HOST => Some(&mut self.host),
-            name if *name == ORIGIN => Some(&mut self.origin),
-            name if *name == ACCEPT_LANGUAGE => Some(&mut self.languages),
-            name if *name == SEC_FETCH_SITE => Some(&mut self.site),
-            name if *name == SEC_FETCH_MODE => Some(&mut self.mode),
-            name if *name == COMFY_USER => Some(&mut self.user),
+        match name.as_str() {
+            "host" => Some(&mut self.host),
+            "origin" => Some(&mut self.origin),
+            "accept-language" => Some(&mut self.languages),
+            "sec-fetch-site" => Some(&mut self.site),
+            "sec-fetch-mode" => Some(&mut self.mode),
+            "comfy-user" => Some(&mut self.user),
             _ => None,
         }
     }

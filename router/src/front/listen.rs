@@ -1,27 +1,17 @@
 //! The client listener: bounded connections, bounded heads, an orderly end.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
-use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
 use std::time::Duration;
 
-use axum::body::Body;
-use hyper::Request;
-use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
-use super::Front;
+use super::{Front, connection};
 use crate::config;
 use crate::drain::Watch;
-use crate::tasks::{self, OnError};
 
 /// Connections of one address that is not this machine's.
 const PER_ADDRESS: usize = 256;
@@ -29,7 +19,7 @@ const PER_ADDRESS: usize = 256;
 const PAUSE: Duration = Duration::from_millis(50);
 /// Prompts are 5 to 200 KiB, and each read of a body is a write to an instance.
 const MAX_READ: usize = 128 << 10;
-const LAST_ANSWERS: Duration = Duration::from_secs(5);
+const HYPERS_HEADERS: usize = 100;
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {error}")]
@@ -50,7 +40,7 @@ pub struct Listener {
 struct Crowd(Mutex<(usize, HashMap<IpAddr, usize>)>);
 
 /// A place in the crowd.
-struct Place(Arc<Crowd>, IpAddr);
+pub(super) struct Place(Arc<Crowd>, IpAddr);
 
 impl Listener {
     /// On a socket that is open already, or one of its own.
@@ -85,7 +75,7 @@ impl Listener {
             };
             match accepted {
                 Ok((stream, peer)) => match crowd.enter(peer.ip(), front.limits.connections) {
-                    Some(place) => connection(stream, &builder, front.clone(), drain.clone(), place),
+                    Some(place) => connection::serve(stream, &builder, front.clone(), drain.clone(), place),
                     None => tracing::warn!(peer = %peer.ip(), "connection refused: too many"),
                 },
                 Err(error) => {
@@ -97,67 +87,17 @@ impl Listener {
     }
 }
 
-fn connection(stream: TcpStream, builder: &http1::Builder, front: Arc<Front>, drain: Watch, place: Place) {
-    // An answer that waits for the rest of a segment costs a client up to 40 ms.
-    if stream.set_nodelay(true).is_err() {
-        return;
-    }
-    let service = service_fn(move |request: Request<Incoming>| {
-        let front = front.clone();
-        async move { Ok::<_, Infallible>(front.handle(request.map(incoming)).await) }
-    });
-    let served = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
-    tasks::spawn_guarded("client connection", OnError::Log, drain.guard(), async move {
-        let _place = place;
-        let mut served = pin!(served);
-        let ended = match until(served.as_mut(), &drain).await {
-            Some(ended) => ended,
-            None => {
-                served.as_mut().graceful_shutdown();
-                tokio::time::timeout(LAST_ANSWERS, served).await.unwrap_or(Ok(()))
-            }
-        };
-        // Broken and malformed connections are the clients' affair.
-        if let Err(error) = ended {
-            tracing::debug!(error = %error, "client connection ended");
-        }
-    });
-}
-
-/// What a connection ended with; none when the drain begins first. The drain's signal is polled once, to be woken by it:
-/// a task's waker never changes, and asking again at each of a connection's polls costs more than the rest of the loop.
-async fn until<F: Future>(mut served: Pin<&mut F>, drain: &Watch) -> Option<F::Output> {
-    let mut signal = pin!(drain.signalled());
-    let mut listening = false;
-    poll_fn(|cx| {
-        if !listening {
-            listening = true;
-            if signal.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(None);
-            }
-        } else if drain.is_draining() {
-            return Poll::Ready(None);
-        }
-        served.as_mut().poll(cx).map(Some)
-    })
-    .await
-}
-
-/// Most requests have no body, and an empty one needs no allocation.
-fn incoming(body: Incoming) -> Body {
-    if body.is_end_stream() { Body::empty() } else { Body::new(body) }
-}
-
 fn builder(limits: &config::Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(limits.header_timeout_ms))
-        .max_headers(limits.headers)
         // Bounds heads too; those that are over their own limit are refused by the gate.
         .max_buf_size(limits.header_bytes.max(MAX_READ))
         // `pipeline_flush` would make it collect whole answers, however large, in front of a client that reads slowly.
         .half_close(false);
+    // Naming even hyper's own limit makes it clear two lists of that length for each head.
+    if limits.headers != HYPERS_HEADERS {
+        builder.max_headers(limits.headers);
+    }
     builder
 }
 

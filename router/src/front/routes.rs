@@ -169,11 +169,17 @@ const BY_CLIENT: Route = route("*", "", ONCE, Kind::ByClient, Endpoint::ByClient
 const DENY: Route = route("*", "", ONCE, Kind::Refused, Endpoint::Denied, "configured");
 
 /// The routes above, and those of the configuration for what is not among ComfyUI's own.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Routes {
+    own: Index,
+    closed: Index,
     /// The longest prefix first.
     configured: Vec<(String, &'static Route)>,
 }
+
+/// Routes by the first byte after the slash: most paths that pass through share theirs with none.
+#[derive(Debug)]
+struct Index(Vec<Vec<&'static Route>>);
 
 impl Routes {
     pub(super) fn new(configured: &[config::Route]) -> Self {
@@ -188,7 +194,7 @@ impl Routes {
         };
         let mut configured: Vec<_> = configured.iter().map(route).collect();
         configured.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
-        Self { configured }
+        Self { own: Index::of(ROUTES), closed: Index::of(CLOSED), configured }
     }
 
     /// The route of a request, and what stands for its `{}`.
@@ -199,30 +205,45 @@ impl Routes {
         if leads_out(&path) {
             return (&OUTSIDE, Vec::new());
         }
-        if let Some(found) = among(ROUTES, method, &path) {
+        if let Some(found) = self.own.find(method, &path) {
             return found;
         }
         let twin = path.strip_prefix("/api");
         let fits =
             |prefix: &str| path.starts_with(prefix) || twin.is_some_and(|twin| twin.starts_with(prefix));
         let configured = self.configured.iter().find(|(prefix, _)| fits(prefix));
-        let closed = || among(CLOSED, method, &path);
+        let closed = || self.closed.find(method, &path);
         configured.map(|(_, route)| (*route, Vec::new())).or_else(closed).unwrap_or((&PASS, Vec::new()))
     }
 }
 
-fn among(routes: &'static [Route], method: &str, path: &str) -> Option<(&'static Route, Vec<String>)> {
-    let twin = path.strip_prefix("/api");
-    routes.iter().filter(|route| route.method == method || route.method == "*").find_map(|route| {
-        let twin = twin.filter(|_| route.twin);
-        let params = matched(route, path).or_else(|| matched(route, twin?))?;
-        Some((route, params))
-    })
+impl Index {
+    fn of(routes: &'static [Route]) -> Self {
+        let mut index = vec![Vec::new(); 256];
+        for route in routes {
+            index[first(route.path)].push(route);
+        }
+        Self(index)
+    }
+
+    fn find(&self, method: &str, path: &str) -> Option<(&'static Route, Vec<String>)> {
+        let by_method = |route: &&&Route| route.method == method || route.method == "*";
+        let mut here = self.0[first(path)].iter().filter(by_method);
+        let found = here.find_map(|route| Some((*route, matched(route, path)?)));
+        found.or_else(|| {
+            let twin = path.strip_prefix("/api")?;
+            let mut twins = self.0[first(twin)].iter().filter(by_method).filter(|route| route.twin);
+            twins.find_map(|route| Some((*route, matched(route, twin)?)))
+        })
+    }
+}
+
+fn first(path: &str) -> usize {
+    path.as_bytes().get(1).copied().unwrap_or_default().into()
 }
 
 fn matched(route: &Route, path: &str) -> Option<Vec<String>> {
-    // One byte tells most paths apart, at a tenth of what a comparison of strings costs.
-    if path.as_bytes().get(1) != route.literal.as_bytes().get(1) || !path.starts_with(route.literal) {
+    if !path.starts_with(route.literal) {
         return None;
     }
     let mut params = Vec::new();

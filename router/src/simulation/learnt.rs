@@ -19,8 +19,8 @@ pub(super) struct Sample {
     /// Without loading.
     pub(super) run_ms: u32,
     pub(super) load_ms: u32,
-    /// Models that had to be loaded.
-    pub(super) cold: u32,
+    /// Which of its models had to be loaded, a bit for each.
+    pub(super) cold: u64,
 }
 
 #[derive(Debug, Default)]
@@ -50,21 +50,15 @@ impl Learnt {
         let samples = std::mem::take(&mut self.samples);
         self.pace = paces(&samples, stations);
         let mut runs: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
-        let mut loads: BTreeMap<ModelRef, Vec<u32>> = BTreeMap::new();
         for sample in &samples {
             let run = f64::from(sample.run_ms) / self.pace[sample.station];
             runs.entry(sample.needs.signature).or_default().push(run as u32);
-            if let Some(each) = sample.load_ms.checked_div(sample.cold) {
-                for model in &sample.needs.models {
-                    loads.entry(model.clone()).or_default().push(each);
-                }
-            }
         }
         self.any_run = median(&mut runs.values().flatten().copied().collect::<Vec<_>>());
-        self.any_load = median(&mut loads.values().flatten().copied().collect::<Vec<_>>()).unwrap_or(0);
+        self.loads = loads(&samples);
+        self.any_load = mean(&self.loads.values().copied().collect::<Vec<_>>());
         let middle = |mut all: Vec<u32>| median(&mut all).unwrap_or(0);
         self.runs = runs.into_iter().map(|(signature, all)| (signature, middle(all))).collect();
-        self.loads = loads.into_iter().map(|(model, all)| (model, middle(all))).collect();
     }
 
     /// What the job of this attempt takes where others take 1; none if it did not run to its end.
@@ -89,6 +83,28 @@ impl Learnt {
     pub(super) fn pace(&self, station: usize) -> f64 {
         self.pace.get(station).copied().unwrap_or(1.0)
     }
+}
+
+/// A model that was loaded alone took what was told; others share evenly, where nothing better is known. Means, so that the
+/// sum of a day's loads comes out.
+fn loads(samples: &[Sample]) -> BTreeMap<ModelRef, u32> {
+    let mut alone: BTreeMap<&ModelRef, Vec<u32>> = BTreeMap::new();
+    let mut shared: BTreeMap<&ModelRef, Vec<u32>> = BTreeMap::new();
+    for sample in samples {
+        let Some(each) = sample.load_ms.checked_div(sample.cold.count_ones()) else { continue };
+        let into = if sample.cold.is_power_of_two() { &mut alone } else { &mut shared };
+        let models = sample.needs.models.iter().take(64).enumerate();
+        for (_, model) in models.filter(|(n, _)| sample.cold >> n & 1 == 1) {
+            into.entry(model).or_default().push(each);
+        }
+    }
+    shared.append(&mut alone);
+    shared.into_iter().map(|(model, all)| (model.clone(), mean(&all))).collect()
+}
+
+fn mean(values: &[u32]) -> u32 {
+    let sum: u64 = values.iter().map(|value| u64::from(*value)).sum();
+    sum.checked_div(values.len() as u64).unwrap_or(0) as u32
 }
 
 /// The geometric mean of how much longer than its shape's mean an attempt takes there.
@@ -121,7 +137,7 @@ fn median(values: &mut [u32]) -> Option<u32> {
 mod tests {
     use super::*;
 
-    fn sample(signature: u64, station: usize, run_ms: u32, load: (u32, u32)) -> Sample {
+    fn sample(signature: u64, station: usize, run_ms: u32, load: (u32, u64)) -> Sample {
         let models = vec![ModelRef { folder: "checkpoints".into(), name: format!("{signature}") }];
         let needs = Arc::new(Needs { signature, models, ..Needs::default() });
         Sample { needs, station, run_ms, load_ms: load.0, cold: load.1 }
@@ -144,6 +160,12 @@ mod tests {
         assert!((again - 3_000.0).abs() < 5.0, "{again}");
         let known = sample(1, 0, 1, (0, 0)).needs.models[0].clone();
         assert_eq!(learnt.load_ms(&known), 600);
+        let mut two = Sample { cold: 0b11, load_ms: 1_000, ..sample(1, 0, 1_000, (0, 0)) };
+        let lora = ModelRef { folder: "loras".into(), name: "l".into() };
+        Arc::make_mut(&mut two.needs).models.push(lora.clone());
+        let alone = sample(1, 0, 1_000, (900, 1));
+        let loads = loads(&[two, alone]);
+        assert_eq!((loads[&known], loads[&lora]), (900, 500), "what was loaded alone is known better");
         assert!(learnt.run_ms(99) > 0, "a job unlike any other takes what others take");
     }
 }

@@ -15,6 +15,9 @@ use crate::scheduler::input::EndKind;
 /// What a recording says after this long is left out: no day, but a broken clock or a joke.
 const LONGEST_MS: u64 = 31 * 86_400_000;
 
+/// No clock is right that says more: the year is beyond 10 000.
+const LATEST_MS: u64 = 1 << 48;
+
 /// GPU figures of an instance are taken up at most this often.
 const READING_MS: u64 = 10_000;
 
@@ -78,8 +81,8 @@ pub struct Gather {
 #[derive(Debug, Default)]
 struct Way {
     refused: bool,
-    /// When it was last asked where it should run: each station that was offered, with the models it had.
-    offers: Vec<(usize, u32)>,
+    /// When it was last asked where it should run: each station that was offered, with the models it lacked, a bit for each.
+    offers: Vec<(usize, u64)>,
     /// Of the first attempt.
     wait_ms: Option<u32>,
     last: Option<(AttemptReport, usize)>,
@@ -91,7 +94,7 @@ struct Way {
 impl Gather {
     pub fn note(&mut self, recorded: &Recorded) {
         let asked = &recorded.asked;
-        let now = asked.context.now_ms;
+        let now = asked.context.now_ms.min(LATEST_MS);
         if self.trace.from_ms == 0 {
             self.trace.from_ms = now;
         }
@@ -155,13 +158,13 @@ impl Gather {
 
     fn offered(&mut self, asked: &Consultation, job: &JobView, candidates: &[Candidate]) {
         // One whose arrival the recording no longer has came when it says it did.
-        let came = asked.context.now_ms.saturating_sub(job.waited_ms.into());
+        let came = asked.context.now_ms.min(LATEST_MS).saturating_sub(job.waited_ms.into());
         let row = self.arrival(asked, job, came);
         let mut offers = Vec::with_capacity(candidates.len());
         for candidate in candidates {
             let Some(station) = self.station(&asked.context, candidate.instance) else { continue };
-            offers.push((station, candidate.models_resident));
             let needs = self.trace.arrivals[row].needs.clone();
+            offers.push((station, lacking(&needs, &asked.context, candidate.instance)));
             self.trace.stations[station].learn(&needs, candidate.free_slots);
             self.reading(&asked.context, candidate.instance, candidate.gpu);
         }
@@ -175,9 +178,7 @@ impl Gather {
         way.wait_ms = Some(way.wait_ms.map_or(report.wait_ms, |first| first.min(report.wait_ms)));
         way.load_ms += u64::from(report.load_ms);
         way.ran_ms += u64::from(report.run_ms);
-        let models = self.trace.arrivals[row].needs.models.len() as u32;
-        let resident = way.offers.iter().find(|(offered, _)| *offered == station).map(|(_, models)| *models);
-        let cold = resident.map_or(0, |resident| models.saturating_sub(resident));
+        let cold = way.offers.iter().find(|(offered, _)| *offered == station).map_or(0, |(_, cold)| *cold);
         way.loads += u32::from(cold > 0);
         way.last = Some((report.clone(), station));
         if matches!(report.kind, ResultKind::Success | ResultKind::Error) {
@@ -203,7 +204,7 @@ impl Gather {
             return;
         }
         let Some(station) = self.station(context, index) else { return };
-        let at_ms = context.now_ms;
+        let at_ms = context.now_ms.min(LATEST_MS);
         let last = self.last_reading.entry(station).or_insert(0);
         if *last == 0 || at_ms.saturating_sub(*last) >= READING_MS {
             *last = at_ms;
@@ -286,6 +287,13 @@ fn offer_to_all(trace: &mut Trace) {
             stations.iter_mut().for_each(|station| station.learn(&arrival.needs, 0));
         }
     }
+}
+
+/// A bit for each of the first models of the job that the instance was not believed to have loaded.
+fn lacking(needs: &Needs, context: &Context, instance: u32) -> u64 {
+    let Some(texts) = context.fleet.get(instance as usize) else { return 0 };
+    let lacks = needs.models.iter().take(64).map(|model| !texts.resident.contains(model));
+    lacks.enumerate().fold(0, |mask, (n, lacks)| mask | u64::from(lacks) << n)
 }
 
 fn end(kind: ResultKind) -> EndKind {

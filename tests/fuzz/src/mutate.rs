@@ -29,7 +29,7 @@ pub fn mutated(seeds: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
     {
         return changed;
     }
-    for _ in 0..1 + random.below(6) {
+    for _ in 0..=random.below(6) {
         change_bytes(&mut input, seeds, random);
     }
     input

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use comfy_router::policy::Shipped;
 use comfy_router::policy::tools::{self, Desk, Options, Player, Settings};
-use comfy_router::simulation::{Gather, simulate};
+use comfy_router::simulation::{Gather, Report, simulate};
 
 use crate::guest;
 
@@ -71,7 +71,7 @@ pub fn cases(data: &[u8]) {
     }
 }
 
-/// A recording: read, and its day lived again.
+/// A recording: read, its day lived again, and sometimes all that `policy replay` says of it.
 pub fn log(data: &[u8]) {
     let mut gather = Gather::default();
     let read = in_file("log.jsonl", data, |file| {
@@ -79,6 +79,16 @@ pub fn log(data: &[u8]) {
     });
     if let Err(error) = read {
         assert!(error.to_string().contains("log.jsonl"), "the file is named: {error}");
+    }
+    if data.len().is_multiple_of(8) {
+        let settings = Settings::new();
+        let report = OURS.with(|ours| {
+            let player = Player { component: &ours.file(), settings: &settings };
+            in_file("log.jsonl", data, |file| Report::of(&[file.to_owned()], &player, None))
+        });
+        if let Ok(report) = report {
+            assert!(report.page().ends_with("</html>\n") && !report.to_string().is_empty());
+        }
     }
     let trace = gather.trace();
     DESK.with_borrow_mut(|desk| {

@@ -294,11 +294,11 @@ impl Player {
         for message in new {
             let count = &message.data()["status"]["exec_info"]["queue_remaining"];
             let of = message.data()["prompt_id"].as_str().map_or("no job", |id| id);
-            if message.kind() == "status" && message.data().get("sid").is_none() {
-                if client.remaining.as_ref() != Some(count) {
-                    counts.push(count.clone());
-                    client.remaining = Some(count.clone());
-                }
+            let status = message.kind() == "status";
+            let changed = status && client.remaining.replace(count.clone()).as_ref() != Some(count);
+            // The greeting is heard as it is.
+            if status && message.data().get("sid").is_none() {
+                counts.extend(changed.then(|| count.clone()));
             } else {
                 let mut heard = heard(message);
                 if message.ends(of) {

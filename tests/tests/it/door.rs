@@ -4,8 +4,11 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use comfy_router_tests::{Client, Fleet, Http, Message, Router, Serve, Socket, complete, plain, within};
+use comfyui_emulator::Each;
+use http_body_util::BodyExt;
 use hyper::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 async fn one() -> (Fleet, Router) {
     let fleet = Fleet::of(1).await;
@@ -229,6 +232,41 @@ async fn requests_that_could_be_read_in_two_ways_are_not_passed_on() {
             "{head:.60}: {answer}"
         );
     }
+}
+
+/// The first connection is in the middle of an answer for longer than the second may take over a head.
+#[tokio::test]
+async fn a_client_may_wait_for_long_but_not_be_waited_for() {
+    let fleet = Fleet::of(1).await;
+    let router = Serve::over(fleet.instances()).set("limits.header_timeout_ms=300").start().await;
+    fleet.control(0).hold(Each::Execution);
+    let answer = router.http().begin(Method::GET, "/custom/stream", &[], "").await.expect("an answer");
+    for slow in [
+        "",
+        "GET /prompt HTT",
+        "GET /prompt HTTP/1.1\r\nHost: x\r\n",
+        "GET /prompt HTTP/1.1\r\nHost: x\r\n\r\n",
+    ] {
+        let answered = unfinished(&router, slow).await;
+        assert_eq!(
+            answered.matches("HTTP/1.1 200").count(),
+            usize::from(slow.ends_with("\r\n\r\n")),
+            "{slow:?}"
+        );
+    }
+    fleet.control(0).open();
+    let whole = within("the rest of the answer", answer.into_body().collect()).await.expect("unbroken");
+    assert_eq!(whole.to_bytes(), "first second");
+}
+
+/// Sends bytes, and gives what comes back until the router ends the connection, which stays open on this side.
+async fn unfinished(router: &Router, bytes: &str) -> String {
+    let address = router.url().trim_start_matches("http://");
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("the router listens");
+    stream.write_all(bytes.as_bytes()).await.expect("is sent");
+    let mut answer = Vec::new();
+    let _ = within("the router ends the connection", stream.read_to_end(&mut answer)).await;
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 #[tokio::test]

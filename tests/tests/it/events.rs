@@ -47,6 +47,15 @@ async fn next(socket: &mut Socket, count: usize) -> Vec<Message> {
     heard
 }
 
+/// So many besides the queue's length, which is told at any time.
+async fn next_own(socket: &mut Socket, count: usize) -> Vec<Message> {
+    let mut heard = Vec::new();
+    while heard.len() < count {
+        heard.extend(next(socket, 1).await.into_iter().filter(|message| message.kind() != "status"));
+    }
+    heard
+}
+
 /// Without the queue's length, which is told at any time.
 fn of_jobs(heard: &[Message]) -> Vec<String> {
     kinds(heard).into_iter().filter(|kind| kind != "status").collect()
@@ -252,16 +261,15 @@ async fn sampling(fleet: &Fleet, router: &Router, client: &Client) -> String {
 
 /// What a client is told that comes while a job is at its second step.
 fn present(heard: &[Message], id: &str) {
-    let own: Vec<Message> = heard.iter().filter(|m| m.kind() != "status").cloned().collect();
-    let kinds = kinds(&own);
+    let kinds = kinds(heard);
     assert_eq!(kinds[..2], ["execution_start", "execution_cached"], "{kinds:?}");
-    let at = own.iter().rfind(|message| message.kind() == "executing").expect("the node it is at");
+    let at = heard.iter().rfind(|message| message.kind() == "executing").expect("the node it is at");
     assert_eq!((&at.data()["node"], &at.data()["prompt_id"]), (&json!("5"), &json!(id)));
-    let bar = own.iter().find(|message| message.kind() == "progress").expect("how far it is");
+    let bar = heard.iter().find(|message| message.kind() == "progress").expect("how far it is");
     assert_eq!((&bar.data()["value"], &bar.data()["max"]), (&json!(1), &json!(4)));
-    let state = own.iter().find(|message| message.kind() == "progress_state").expect("how far all are");
+    let state = heard.iter().find(|message| message.kind() == "progress_state").expect("how far all are");
     assert_eq!(state.data()["nodes"]["1"]["state"], "finished");
-    assert!(own.iter().any(|message| message.kind() == "binary 1"), "the newest preview: {kinds:?}");
+    assert!(heard.iter().any(|message| message.kind() == "binary 1"), "the newest preview: {kinds:?}");
     for kind in ["executing", "progress", "progress_state", "binary 1"] {
         assert_eq!(kinds.iter().filter(|seen| *seen == kind).count(), 1, "once: {kinds:?}");
     }
@@ -274,7 +282,7 @@ async fn a_client_that_connects_in_mid_run_is_told_where_its_job_is_and_goes_on(
     let client = Client::silent(&router, "late");
     let id = sampling(&fleet, &router, &client).await;
     let mut socket = client.socket().await;
-    present(&next(&mut socket, 7).await, &id);
+    present(&next_own(&mut socket, 6).await, &id);
     fleet.open();
     let rest = until_end(&mut socket, &id).await;
     assert_eq!(of_jobs(&rest).iter().filter(|kind| *kind == "progress").count(), 3, "{:?}", kinds(&rest));
@@ -290,7 +298,7 @@ async fn a_page_that_is_reloaded_in_mid_run_is_told_where_its_job_is_and_goes_on
     let id = sampling(&fleet, &router, &client).await;
     before.close().await;
     let mut after = client.socket().await;
-    present(&next(&mut after, 7).await, &id);
+    present(&next_own(&mut after, 6).await, &id);
     fleet.open();
     until_end(&mut after, &id).await;
     // It has heard the end, and need not be told again.

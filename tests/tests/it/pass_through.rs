@@ -44,6 +44,21 @@ async fn methods_bodies_and_answers_pass_unchanged() {
     }
 }
 
+/// The emulator, as aiohttp, answers such a method without looking at the body, and then closes over unread bytes.
+#[tokio::test]
+async fn an_answer_that_comes_before_the_body_was_read_is_passed_on() {
+    let fleet = Fleet::of(1).await;
+    let router = Serve::over(fleet.instances()).start().await;
+    let http = router.http();
+    for size in [300_000, 0, 100_000] {
+        for _ in 0..8 {
+            let answer = http.send(Method::PUT, "/custom/echo", vec![b'x'; size]).await;
+            assert_eq!(answer.status, 405, "{size}: {}", answer.text());
+        }
+    }
+    assert_eq!(http.send(Method::POST, "/custom/mirror", "still there").await.text(), "still there");
+}
+
 #[tokio::test]
 async fn a_websocket_on_an_unknown_path_is_tunnelled() {
     let fleet = Fleet::of(2).await;

@@ -113,12 +113,49 @@ async fn a_get_that_met_a_dying_connection_is_sent_again() {
     assert_eq!(send(&pool, request("GET", "/", Body::empty())).await, Ok((200, "1".into())));
 }
 
+/// It answers when it has read the head, and closes over what it has not read.
+#[tokio::test]
+async fn a_hasty_instance_has_the_last_word() {
+    let url = scripted(|_, mut stream| async move {
+        let mut some = [0; 16];
+        stream.read_exact(&mut some).await.unwrap();
+        reply(&mut stream, "HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nno!").await;
+    })
+    .await;
+    let pool = pool(url);
+    for _ in 0..50 {
+        let body = Body::from(vec![b'x'; 8 << 20]);
+        assert_eq!(send(&pool, request("PUT", "/", body)).await, Ok((413, "no!".into())));
+    }
+}
+
 #[tokio::test]
 async fn a_post_that_was_written_is_never_sent_again() {
     let pool = pool(forgetful().await);
     assert_eq!(send(&pool, request("GET", "/", Body::empty())).await, Ok((200, "0".into())));
     let outcome = send(&pool, request("POST", "/", Body::from("x"))).await;
     assert!(outcome.is_err(), "{outcome:?}");
+}
+
+/// The post notices before it writes a byte, and goes over a new connection.
+#[tokio::test]
+async fn a_post_over_a_dead_connection_is_sent_over_another() {
+    let (answered, mut closing) = unbounded_channel();
+    let url = scripted(move |count, mut stream| {
+        let answered = answered.clone();
+        async move {
+            read_request(&mut stream).await;
+            reply(&mut stream, &ok(&count.to_string())).await;
+            drop(stream);
+            answered.send(()).unwrap();
+        }
+    })
+    .await;
+    let pool = pool(url);
+    for count in 0..20 {
+        assert_eq!(send(&pool, request("POST", "/", Body::from("x"))).await, Ok((200, count.to_string())));
+        closing.recv().await.unwrap();
+    }
 }
 
 #[tokio::test]
