@@ -159,8 +159,10 @@ fn attempt(row: &Row<'_>) -> rusqlite::Result<AttemptRow> {
     })
 }
 
+type Attempts = Vec<(Attempt, Option<AttemptOutcome>)>;
+
 /// By job. At once: SQLite prepares a query for one job's attempts anew for each of thousands of jobs.
-fn open_attempts(conn: &Connection) -> Read<HashMap<i64, Vec<(Attempt, Option<AttemptOutcome>)>>> {
+fn open_attempts(conn: &Connection) -> Read<HashMap<i64, Attempts>> {
     let mut query = conn.prepare_cached(&format!(
         "SELECT {ATTEMPT} FROM job j JOIN attempt a ON a.job = j.seq WHERE j.outcome IS NULL
          ORDER BY a.job, a.number"
