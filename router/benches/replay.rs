@@ -16,7 +16,7 @@ use comfy_router::policy::tools::{Desk, Player, Settings};
 use comfy_router::simulation::{Imagined, Report, imagined, simulate};
 
 const DECISIONS: u64 = 100_000;
-const DAY: Imagined = Imagined { jobs: 30_000, instances: 16, hours: 24, load: 0.75, seed: 1 };
+const DAY: Imagined = Imagined { jobs: 34_000, instances: 16, hours: 24, load: 0.75, seed: 1 };
 
 fn main() {
     let folder = tempfile::tempdir().expect("a folder");
