@@ -14,6 +14,7 @@ mod foreign_clients;
 mod guard;
 mod health;
 mod history;
+mod languages;
 mod large_files;
 mod long_queue;
 mod memory;
