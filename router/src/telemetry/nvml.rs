@@ -23,7 +23,7 @@ const MAX_PROCESSES: usize = 1024;
 
 #[derive(Debug, Default)]
 pub struct Nvml {
-    library: Option<Library>,
+    driver: Option<Library>,
     finder: Finder,
     /// By index, so that a card that is lost can still be named.
     known: HashMap<u32, (Arc<str>, Arc<str>)>,
@@ -35,7 +35,7 @@ impl Source for Nvml {
     }
 
     fn sample(&mut self, targets: &[Target]) -> Result<Sample, SourceError> {
-        let library = match self.library.take() {
+        let library = match self.driver.take() {
             Some(library) => library,
             None => load(&NAMES)?,
         };
@@ -45,7 +45,7 @@ impl Source for Nvml {
         }
         let devices: Vec<Device> = (0..count).filter_map(|index| self.device(&library, index)).collect();
         // Kept only while it answers: after an error it is loaded anew.
-        self.library = Some(library);
+        self.driver = Some(library);
         let uses = self.uses(targets, &devices);
         Ok(Sample { devices, uses })
     }
