@@ -378,11 +378,12 @@ impl Core {
         between
     }
 
-    /// Tell a running attempt to stop; false when it does not run. An owner's wish overrides a policy's.
+    /// Tell a running attempt to stop; false when it does not run. An owner's wish overrides a policy's, and a policy's
+    /// comes too late for an attempt that has failed: what follows is judged already.
     pub(super) fn stop(&mut self, id: JobId, why: StopReason) -> bool {
         let until = self.now.tick.after(self.config.interrupt_grace_ms);
         let Some(run) = self.run(id) else { return false };
-        if run.stopping.is_some() && why != StopReason::Owner {
+        if why != StopReason::Owner && (run.stopping.is_some() || run.failing) {
             return true;
         }
         run.stopping = Some(Stopping { why, until });

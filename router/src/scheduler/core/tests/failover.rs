@@ -97,6 +97,27 @@ fn a_job_stopped_while_the_policy_thinks_about_its_failure_is_interrupted() {
 }
 
 #[test]
+fn what_a_policy_says_of_a_silence_comes_too_late_for_an_attempt_that_crashed_meanwhile() {
+    let mut world = world(2);
+    world.answers.limits = Limits { stall_ms: Some(2_000), ..Limits::default() };
+    world.answers.timeout = TimeoutDecision::Retry;
+    world.submit();
+    world.settle();
+    world.pass(2_000);
+    world.down(0);
+    let asked = world.todo.iter().filter_map(|action| match action {
+        Action::Consult { consultation, .. } => Some(&consultation.question),
+        _ => None,
+    });
+    let of_the_attempt =
+        asked.filter(|asked| matches!(asked, Question::OnTimeout { .. } | Question::OnFailure { .. }));
+    assert_eq!(of_the_attempt.count(), 2, "the silence and the crash");
+    world.settle();
+    assert!(world.announced.is_empty(), "{:?}", world.announced);
+    assert_eq!(world.running[0].1.number, 2);
+}
+
+#[test]
 fn a_prompt_that_did_not_arrive_is_sent_again_and_one_that_did_is_not() {
     for arrives in [true, false] {
         let mut world = world(2);
