@@ -44,7 +44,6 @@ pub(super) async fn read(
         .and_then(|length| length.parse::<u64>().ok())
         .is_some_and(|length| length > limit)
     {
-        super::body::discard(request).await;
         return Err(answer::too_large(limit));
     }
     // ComfyUI finds no image in what is no form.
