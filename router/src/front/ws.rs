@@ -116,7 +116,10 @@ impl Front {
                         closed = Some(why);
                     }
                 },
-                () = tokio::time::sleep(LINGER), if order.holds_one() => order.release(&mut waiting),
+                // Within a block: a timer costs something even where nobody waits for it.
+                () = async { tokio::time::sleep(LINGER).await }, if order.holds_one() => {
+                    order.release(&mut waiting);
+                }
                 heard = socket.next() => match heard {
                     Some(Ok(Ws::Text(text))) => if flags.hear(text.as_str()) {
                         let reply = frame::feature_flags(&Box::pin(self.features()).await);
