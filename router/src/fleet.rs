@@ -17,6 +17,7 @@ mod member;
 mod plain;
 mod pool;
 mod restart;
+mod socket;
 mod stats;
 mod submit;
 mod supervisor;
