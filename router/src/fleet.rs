@@ -14,6 +14,7 @@ mod link;
 mod member;
 mod pool;
 mod restart;
+mod socket;
 mod stats;
 mod submit;
 mod supervisor;

@@ -239,7 +239,7 @@ pub struct Front {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Outputs {
-    /// Copy every output of a job when it has ended, so that it outlives its instance.
+    /// Copy every output of a job when it has ended, the pictures of preview nodes included, so that it outlives its instance.
     pub keep: bool,
     /// All copies together; the longest unused go first.
     pub bytes: u64,
