@@ -50,6 +50,8 @@ use gate::{Caller, Gate};
 use info::Caches;
 use routes::{Endpoint, Routes};
 
+// For whoever feeds it what no client should send.
+pub use form::{Form, read as read_form};
 pub use listen::{ListenError, Listener};
 
 /// What the face is made of. The handles are those of the running organs.
