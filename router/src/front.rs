@@ -139,15 +139,16 @@ impl Front {
         let started = std::time::Instant::now();
         let (kind, begun) = self.begin(request);
         async move {
-            let answer = match begun {
+            let (answer, took) = match begun {
                 Begun::Plain(errand) => {
-                    let answered = errand.run().await;
-                    answered.unwrap_or_else(|failed| answer::unreachable(errand.instance(), &failed))
+                    let (answered, took) = errand.run(started).await;
+                    let failed = |failed| answer::unreachable(errand.instance(), &failed);
+                    (answered.unwrap_or_else(failed), took)
                 }
-                Begun::Large(answered) => answered.await,
-                Begun::Refused(refused) => refused,
+                Begun::Large(answered) => (answered.await, started.elapsed()),
+                Begun::Refused(refused) => (refused, started.elapsed()),
             };
-            metrics::http_request(kind, answer.status().as_u16(), started.elapsed());
+            metrics::http_request(kind, answer.status().as_u16(), took);
             answer.map(|body| body::counted(kind, body))
         }
     }

@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::conn::{ConnectError, Upgraded};
 use super::hops::{downstream, upstream};
@@ -47,13 +47,15 @@ impl Errand {
         self.member.id()
     }
 
-    /// Runs it; as [`Handle::forward`](super::Handle::forward).
-    pub async fn run(&self) -> Result<Response<Body>, ForwardError> {
-        let started = Instant::now();
-        let answer = self.member.pool().fetch(&self.plain).await;
-        let status = answer.as_ref().ok().map(|answer| answer.status().as_u16());
-        self.member.requests().count(status, started.elapsed());
-        Ok(answer?)
+    /// Runs it, as [`Handle::forward`](super::Handle::forward) would, and says how long after `started` its answer began.
+    pub async fn run(&self, started: Instant) -> (Result<Response<Body>, ForwardError>, Duration) {
+        let (answer, now) = match self.member.pool().fetch(&self.plain, started).await {
+            Ok((answer, began)) => (Ok(answer), began),
+            Err(failed) => (Err(failed.into()), Instant::now()),
+        };
+        let took = now.duration_since(started);
+        self.member.requests().count(answer.as_ref().ok().map(|answer| answer.status().as_u16()), took);
+        (answer, took)
     }
 }
 
@@ -62,7 +64,7 @@ pub(super) async fn forward(
     request: Request<Body>,
 ) -> Result<Response<Body>, ForwardError> {
     match Plain::of(&request, pool.host()) {
-        Some(plain) => Ok(pool.fetch(&plain).await?),
+        Some(plain) => Ok(pool.fetch(&plain, Instant::now()).await?.0),
         None => Box::pin(whole(pool, request)).await,
     }
 }

@@ -14,7 +14,7 @@ use hyper::{Method, Request, Response};
 use super::conn::{self, Conn, ConnectError, ExchangeError};
 use super::hops;
 use super::line::{Heard, Line, Rest};
-use super::plain::Plain;
+use super::plain::{Head, Plain};
 use crate::config::Url;
 
 /// aiohttp closes a connection after 75 s of silence; one that is older than this is not worth the risk.
@@ -114,43 +114,50 @@ impl Pool {
         Ok(self.answer(conn, response).await)
     }
 
-    /// Sends a plain request over a kept or a new connection; over a new one, too, if the kept one breaks.
-    pub(super) async fn fetch(self: &Arc<Self>, request: &Plain) -> Result<Response<Body>, SendError> {
-        if let Some(mut line) = self.take_line()
-            && let Ok(heard) = line.exchange(request).await
-            && let Ok(answer) = self.heard(line, heard, request).await
-        {
-            return Ok(answer);
+    /// Sends a plain request over a kept or a new connection; over a new one, too, if the kept one breaks. Says when the answer
+    /// began.
+    pub(super) async fn fetch(
+        self: &Arc<Self>,
+        request: &Plain,
+        now: Instant,
+    ) -> Result<(Response<Body>, Instant), SendError> {
+        if let Some(mut line) = self.take_line(now) {
+            match line.exchange(request).await {
+                Ok(Heard::Plain(head, begun)) => return Ok(self.plain(line, head, begun)),
+                Ok(Heard::Other(early)) => {
+                    if let Ok(answer) = Box::pin(self.hand_over(line, early, request)).await {
+                        return Ok(answer);
+                    }
+                }
+                Err(_) => {}
+            }
         }
-        let mut line = Line::new(conn::connect(&self.url, self.patience).await?);
-        let heard = line.exchange(request).await.map_err(|error| SendError::Lost(error.to_string()))?;
-        self.heard(line, heard, request).await
+        // Boxed, as what is rare makes the future of the common case large.
+        Box::pin(self.fetch_fresh(request)).await
     }
 
-    async fn heard(
-        self: &Arc<Self>,
-        line: Line,
-        heard: Heard,
-        request: &Plain,
-    ) -> Result<Response<Body>, SendError> {
-        let (head, begun) = match heard {
-            Heard::Plain(head, begun) => (head, begun),
-            Heard::Other(early) => {
-                return Box::pin(self.hand_over(line, early, request.method.clone())).await;
-            }
-        };
-        let body = if begun.len() as u64 == head.body_bytes {
+    async fn fetch_fresh(self: &Arc<Self>, request: &Plain) -> Result<(Response<Body>, Instant), SendError> {
+        let mut line = Line::new(conn::connect(&self.url, self.patience).await?);
+        match line.exchange(request).await.map_err(|error| SendError::Lost(error.to_string()))? {
+            Heard::Plain(head, begun) => Ok(self.plain(line, head, begun)),
+            Heard::Other(early) => self.hand_over(line, early, request).await,
+        }
+    }
+
+    fn plain(self: &Arc<Self>, line: Line, head: Head, begun: Bytes) -> (Response<Body>, Instant) {
+        let now = Instant::now();
+        let body = if (begun.len() as u64) < head.body_bytes {
+            Body::new(Rest::new(line, begun, &head, self.clone()))
+        } else {
             if head.keep {
-                self.keep_line(line);
+                self.keep(Kept::Line(line), now);
             }
             Body::from(begun)
-        } else {
-            Body::new(Rest::new(line, begun, &head, self.clone()))
         };
         let mut response = Response::new(body);
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers;
-        Ok(response)
+        (response, now)
     }
 
     /// Has hyper read the answer to a request that was sent already.
@@ -158,13 +165,13 @@ impl Pool {
         self: &Arc<Self>,
         line: Line,
         early: Bytes,
-        method: Method,
-    ) -> Result<Response<Body>, SendError> {
+        sent: &Plain,
+    ) -> Result<(Response<Body>, Instant), SendError> {
         let conn = Box::new(Conn::taking_over(line.into_stream(), early).await?);
         let mut request = Request::new(Body::empty());
-        *request.method_mut() = method;
+        *request.method_mut() = sent.method.clone();
         let response = self.exchange(conn, request).await?;
-        Ok(hops::downstream(response.map(Body::new), false))
+        Ok((hops::downstream(response.map(Body::new), false), Instant::now()))
     }
 
     /// Ties an answer to the connection that it is still being read from.
@@ -186,21 +193,21 @@ impl Pool {
     }
 
     /// A kept connection. Whether the instance has closed it will be seen before it is written to.
-    fn take(&self) -> Option<Kept> {
+    fn take(&self, now: Instant) -> Option<Kept> {
         let top = self.lock().pop()?;
         // Those below are older.
-        (top.since.elapsed() < MAX_IDLE).then_some(top.kept)
+        (now.duration_since(top.since) < MAX_IDLE).then_some(top.kept)
     }
 
     async fn take_conn(&self) -> Option<Box<Conn>> {
-        match self.take()? {
+        match self.take(Instant::now())? {
             Kept::Conn(conn) => Some(conn),
             Kept::Line(line) => Some(Box::new(Conn::over(line.into_stream()).await.ok()?)),
         }
     }
 
-    fn take_line(&self) -> Option<Line> {
-        match self.take()? {
+    fn take_line(&self, now: Instant) -> Option<Line> {
+        match self.take(now)? {
             Kept::Line(line) => Some(line),
             Kept::Conn(conn) => conn.into_line(),
         }
@@ -223,20 +230,20 @@ impl Pool {
 
     fn keep_conn(&self, conn: Box<Conn>) {
         if !conn.is_taken_over() {
-            self.keep(Kept::Conn(conn));
+            self.keep(Kept::Conn(conn), Instant::now());
         } else if let Some(line) = conn.into_line() {
-            self.keep(Kept::Line(line));
+            self.keep_line(line);
         }
     }
 
     pub(super) fn keep_line(&self, line: Line) {
-        self.keep(Kept::Line(line));
+        self.keep(Kept::Line(line), Instant::now());
     }
 
-    fn keep(&self, kept: Kept) {
+    fn keep(&self, kept: Kept, now: Instant) {
         let mut idle = self.lock();
         if idle.len() < self.keep {
-            idle.push(Idle { kept, since: Instant::now() });
+            idle.push(Idle { kept, since: now });
         }
     }
 

@@ -23,6 +23,8 @@ use crate::comfy::errors::clip;
 use crate::config;
 
 const MAX_TENANT: usize = 64;
+/// Who names no user.
+const DEFAULT: &str = "default";
 
 pub(super) struct Gate {
     allowed_hosts: Vec<String>,
@@ -178,10 +180,13 @@ fn host_name(authority: &str) -> &str {
 
 /// `Comfy-User` cut to what a log line and a policy can bear. It names a user; it proves nothing.
 fn tenant(user: &[u8]) -> String {
+    if user.is_empty() {
+        return DEFAULT.to_owned();
+    }
     let user = String::from_utf8_lossy(user);
     let user: String = clip(&user, MAX_TENANT).chars().filter(|c| !c.is_control()).collect();
     match user.trim() {
-        "" => "default".to_owned(),
+        "" => DEFAULT.to_owned(),
         user => user.to_owned(),
     }
 }
