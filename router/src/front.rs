@@ -48,7 +48,7 @@ use gate::{Caller, Gate};
 use info::Caches;
 use routes::{Endpoint, Routes};
 
-pub use listen::{ListenError, Listener};
+pub use listen::Listener;
 
 /// What the face is made of. The handles are those of the running organs.
 #[derive(Clone)]

@@ -71,7 +71,7 @@ impl Core {
         let hopeless = outcome == AttemptOutcome::OutOfMemory && !self.finds_more_memory(id, &decision);
         match decision {
             RecoveryDecision::Retry { delay_ms, avoid_instance }
-                if !spent && !hopeless && stopped.is_none() =>
+                if !spent && !hopeless && !stopped.is_some_and(|why| why.ends_the_job()) =>
             {
                 self.remember(records, Some(id), Some("queued again".into()));
                 let avoid = self.run(id).map(|run| run.instance).filter(|_| avoid_instance);
@@ -126,16 +126,12 @@ impl Core {
         self.commit(Then::Requeue { job: id, ready_at }, events);
     }
 
-    pub(super) fn requeued(&mut self, id: JobId, ready_at: Tick) {
+    /// It has no attempt any more. One that was stopped for good meanwhile ends instead.
+    pub(super) fn wait_again(&mut self, id: JobId, ready_at: Tick) {
         self.enqueue(id, ready_at);
-        if self.jobs.get(&id).is_some_and(|entry| entry.unwanted) {
+        if let Some(detail) = self.jobs.get(&id).and_then(|entry| entry.unwanted) {
             self.queue.remove(id);
-            return self.end_job(
-                id,
-                JobOutcome::Interrupted,
-                "interrupted between two attempts".into(),
-                None,
-            );
+            return self.end_job(id, JobOutcome::Interrupted, detail.into(), None);
         }
         self.status();
     }
