@@ -119,6 +119,8 @@ pub enum EventKind {
     },
     /// Its catalogue, its figures or its foreign prompts changed.
     Info(InstanceInfo),
+    /// It was looked at and is as it was; its figures are as old as this look.
+    Same(InstanceInfo),
     /// Events of prompts submitted under [`Handle::sid`] will come, also of those that an earlier socket heard of.
     SocketUp,
     /// Events since the last frame are lost; what ran must be looked up in its queue and history.

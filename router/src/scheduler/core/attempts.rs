@@ -216,7 +216,7 @@ impl Core {
         job: JobOutcome,
         ending: Ending,
     ) {
-        let Some(run) = self.close_attempt(id, &outcome, ending.load_ms) else { return };
+        let Some(run) = self.close_attempt(id, &outcome, &ending.detail, ending.load_ms) else { return };
         self.records.push(Event::AttemptEnded {
             job: id,
             number: run.attempt.number,
@@ -232,6 +232,7 @@ impl Core {
         &mut self,
         id: JobId,
         outcome: &AttemptOutcome,
+        detail: &str,
         load_ms: u32,
     ) -> Option<Box<Run>> {
         let run = self.take_run(id)?;
@@ -240,6 +241,7 @@ impl Core {
             job: self.jobs[&id].job.clone(),
             attempt: run.attempt.clone(),
             outcome: outcome.clone(),
+            detail: detail.to_owned(),
             ran_ms: self.ran_ms(&run),
             load_ms,
         })));

@@ -111,7 +111,7 @@ impl Core {
 
     /// Close the attempt and, once that is durable, let the job wait again.
     pub(super) fn requeue(&mut self, id: JobId, outcome: AttemptOutcome, detail: &str, delay_ms: u32) {
-        let Some(run) = self.close_attempt(id, &outcome, 0) else { return };
+        let Some(run) = self.close_attempt(id, &outcome, detail, 0) else { return };
         self.recount(id, |t| t.queued += 1);
         self.out.push(Action::Forget { upstream: run.attempt.upstream_id });
         let mut events = std::mem::take(&mut self.records);
