@@ -8,6 +8,7 @@ mod policy;
 mod versions;
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -43,6 +44,9 @@ pub fn run() -> ExitCode {
 }
 
 fn policy_command(command: &PolicyCommand) -> anyhow::Result<()> {
+    if let Some(folder) = cache() {
+        crate::policy::tools::keep_compiled_in(folder);
+    }
     match command {
         PolicyCommand::New(new) => policy::new(new),
         PolicyCommand::Check(check) => policy::check(check),
@@ -62,6 +66,13 @@ fn policy_command(command: &PolicyCommand) -> anyhow::Result<()> {
         PolicyCommand::Component(component) => policy::component(component),
         PolicyCommand::Wit(wit) => policy::wit(wit),
     }
+}
+
+/// `comfy-router` in the user's cache directory, as the XDG base directory specification places it.
+fn cache() -> Option<PathBuf> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+    Some(base.join("comfy-router"))
 }
 
 fn with_config(sources: crate::config::Sources, go: impl FnOnce(Config) -> anyhow::Result<()>) -> ExitCode {

@@ -10,10 +10,14 @@ mod conn;
 mod discover;
 mod forward;
 mod hearing;
+mod hops;
+mod line;
 mod link;
 mod member;
+mod plain;
 mod pool;
 mod restart;
+mod socket;
 mod stats;
 mod submit;
 mod supervisor;
@@ -33,7 +37,7 @@ use tokio::sync::mpsc;
 pub use calls::{CallError, QueueSnapshot};
 pub use conn::ConnectError;
 pub use discover::discover;
-pub use forward::ForwardError;
+pub use forward::{Errand, ForwardError};
 pub use restart::RestartError;
 pub use stats::Device;
 pub use submit::{SubmitError, Submitted};
@@ -182,7 +186,7 @@ impl Handle {
 
     /// Where requests go that any instance may answer: the first that is up.
     pub fn home(&self) -> Option<InstanceId> {
-        self.board.instances().iter().find(|info| info.is_up()).map(|info| info.id.clone())
+        Some(self.members.get(self.board.home()? as usize)?.id().clone())
     }
 
     pub fn instance_of_home(&self) -> Option<InstanceInfo> {
@@ -308,6 +312,13 @@ impl Handle {
         let answer = forward::forward(member.pool(), request).await;
         member.requests().count(answer.as_ref().ok().map(|a| a.status().as_u16()), started.elapsed());
         answer
+    }
+
+    /// The common case of [`forward`](Self::forward): a plain request to the home instance. None if it is of another kind, or
+    /// no instance is up.
+    pub fn errand(&self, request: &Request<Body>) -> Option<Errand> {
+        let home = self.board.home()?;
+        Errand::new(self.members.get(home as usize)?, request)
     }
 
     /// Reads the instance's catalogue again; an [`EventKind::Info`] follows.

@@ -21,7 +21,10 @@ use crate::model::job::{AttemptOutcome, JobClass, JobOutcome};
 use labels::{figure_labels, flag, gpu_label, instance_label, version_label};
 use table::Kind;
 
-pub use hot::{InstanceRequests, RouteKind, http_received, http_request, http_sent};
+pub use hot::{
+    FrameKind, InstanceFrames, InstanceRequests, RouteKind, client_frame, http_received, http_request,
+    http_sent,
+};
 
 /// The installed recorder.
 #[derive(Clone)]
@@ -179,12 +182,6 @@ pub fn instance_restart(instance: &InstanceId, done: bool) {
     counter!(table::RESTARTS, "instance" => instance_label(instance), "outcome" => outcome).increment(1);
 }
 
-pub fn instance_frame(instance: &InstanceId, bytes: usize) {
-    let instance = instance_label(instance);
-    counter!(table::UPSTREAM_FRAMES, "instance" => instance.clone()).increment(1);
-    counter!(table::UPSTREAM_FRAME_BYTES, "instance" => instance).increment(bytes as u64);
-}
-
 pub fn upload_staged(instance: &InstanceId, bytes: u64) {
     let instance = instance_label(instance);
     counter!(table::UPLOADS_STAGED, "instance" => instance.clone()).increment(1);
@@ -327,15 +324,9 @@ pub fn ws_clients(clients: usize) {
     gauge!(table::WS_CLIENTS).set(clients as f64);
 }
 
-/// A frame was queued for a client; `kind` is `terminal`, `ordinary`, `progress` or `preview`.
-pub fn client_frame(kind: &'static str, bytes: usize) {
-    counter!(table::CLIENT_FRAMES, "kind" => kind).increment(1);
-    counter!(table::CLIENT_FRAME_BYTES, "kind" => kind).increment(bytes as u64);
-}
-
 /// A frame was dropped, or replaced by a newer one of its kind, because the client reads slowly.
-pub fn client_frame_dropped(kind: &'static str) {
-    counter!(table::CLIENT_DROPPED, "kind" => kind).increment(1);
+pub fn client_frame_dropped(kind: FrameKind) {
+    counter!(table::CLIENT_DROPPED, "kind" => kind.as_str()).increment(1);
 }
 
 /// The router closed a client's websocket: `slow`, `replaced`, `draining`, `protocol`.

@@ -191,7 +191,7 @@ impl Service {
                 let key =
                     preview.prompt_id.as_deref().or(self.current.get(&event.instance).map(String::as_str));
                 if let Some(running) = key.and_then(|key| self.running.get(key)) {
-                    let preview = preview.for_client(&running.job.prompt_id);
+                    let preview = preview.for_client(&running.renaming);
                     self.to_client(running, Message::preview(&running.name, preview));
                 }
                 Ok(())
@@ -265,16 +265,15 @@ impl Service {
 
 /// The event under the client's prompt id.
 fn client_message(running: &mut Running, event: &Event, told: &Told) -> Message {
-    let prompt_id = &running.job.prompt_id;
     if matches!(event.kind, Kind::Executed { .. }) {
-        let (text, files) = event.tagged(prompt_id, &running.attempt.instance);
+        let (text, files) = event.tagged(&running.renaming, &running.attempt.instance);
         for file in &files {
             told.tell(&running.job.tenant, &running.attempt.instance, file.clone());
         }
         running.evidence.files.extend(files);
         return Message::ordinary(text);
     }
-    let text = event.with_prompt_id(prompt_id);
+    let text = event.renamed(&running.renaming);
     match &event.kind {
         Kind::ExecutionStart => Message::start(text),
         Kind::Executing { .. } => Message::executing(text),

@@ -11,8 +11,9 @@ use tempfile::TempDir;
 
 use crate::process::Process;
 
-/// How long one of them may take: many times what it takes on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(400);
+/// How long one of them may take: many times what it takes on a slow machine. What they wait for themselves ends sooner, and
+/// says more.
+const PATIENCE: Duration = Duration::from_secs(1_200);
 
 /// A run of a foreign program, in a folder and a home of its own.
 #[derive(Debug)]

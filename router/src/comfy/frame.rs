@@ -7,10 +7,12 @@
 mod binary;
 mod build;
 mod event;
+mod renaming;
 
 pub use binary::{Preview, TextFrame};
 pub use build::*;
 pub use event::{ErrorData, Event, Kind};
+pub use renaming::Renaming;
 pub use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use bytes::Bytes;

@@ -74,8 +74,13 @@ pub(super) async fn post(
 }
 
 /// Asks for log lines on the websocket of this sid.
-pub(super) async fn subscribe_logs(pool: &Arc<Pool>, sid: &str, patience: Duration) -> Result<(), CallError> {
-    let body = format!(r#"{{"clientId":{},"enabled":true}}"#, json::quote(sid));
+pub(super) async fn subscribe_logs(
+    pool: &Arc<Pool>,
+    sid: &str,
+    enabled: bool,
+    patience: Duration,
+) -> Result<(), CallError> {
+    let body = format!(r#"{{"clientId":{},"enabled":{enabled}}}"#, json::quote(sid));
     call(pool, Method::PATCH, "/internal/logs/subscribe", Some(body.into()), patience).await.map(drop)
 }
 

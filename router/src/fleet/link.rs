@@ -8,22 +8,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use futures_util::{SinkExt, StreamExt};
-use tokio::net::TcpStream;
 use tokio::time::{Interval, MissedTickBehavior};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{self, Message};
 use uuid::Uuid;
 
 use super::calls;
-use super::conn;
 use super::pool::Pool;
+use super::socket::{HandshakeError, Message, Socket, SocketError};
 use crate::comfy::frame::Frame;
 use crate::config;
 
-/// Results of `SaveImageWebsocket` are whole PNG files in one message.
-const MAX_MESSAGE: usize = 64 << 20;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long the instance may take to end a connection.
@@ -49,9 +42,9 @@ pub(super) enum LinkEvent {
 #[derive(Debug, thiserror::Error)]
 enum LinkError {
     #[error("{0}")]
-    Connect(#[from] conn::ConnectError),
+    Handshake(#[from] HandshakeError),
     #[error("{0}")]
-    Handshake(#[from] tungstenite::Error),
+    Greeting(#[from] std::io::Error),
     #[error("no handshake within {0:?}")]
     Timeout(Duration),
 }
@@ -72,12 +65,12 @@ enum State {
 }
 
 struct Opened {
-    socket: WebSocketStream<TcpStream>,
+    socket: Socket,
     restarted: bool,
 }
 
 struct Open {
-    socket: WebSocketStream<TcpStream>,
+    socket: Socket,
     pings: Interval,
     heard: Instant,
 }
@@ -127,16 +120,27 @@ impl Link {
                     Err(error) => self.pause(&error.to_string()),
                 },
                 State::Open(open) => match open.next(&self.config).await {
-                    Ok(Some((frame, bytes))) => return LinkEvent::Frame { frame, bytes },
+                    Ok(Some(frame)) => return frame,
                     Ok(None) => {}
-                    Err(reason) => {
-                        self.attempts = 0;
-                        self.pause(&reason);
-                        return LinkEvent::Down { reason };
-                    }
+                    Err(reason) => return self.lost(reason),
                 },
             }
         }
+    }
+
+    /// The next thing that has happened: frames come many at a time.
+    pub(super) fn heard(&mut self) -> Option<LinkEvent> {
+        let State::Open(open) = &mut self.state else { return None };
+        match open.heard() {
+            Ok(frame) => frame,
+            Err(reason) => Some(self.lost(reason)),
+        }
+    }
+
+    fn lost(&mut self, reason: String) -> LinkEvent {
+        self.attempts = 0;
+        self.pause(&reason);
+        LinkEvent::Down { reason }
     }
 
     fn connect(&mut self, witness: Option<String>) {
@@ -161,7 +165,7 @@ impl Link {
         let before = std::mem::replace(&mut self.state, State::Off);
         self.state = State::Pausing(Box::pin(async move {
             if let State::Open(open) = before {
-                part(open.socket).await;
+                let _ = tokio::time::timeout(GOODBYE, open.socket.part()).await;
             }
             tokio::time::sleep(pause).await;
         }));
@@ -170,44 +174,46 @@ impl Link {
 
 impl Open {
     /// A frame, or nothing of interest, or why the connection is over.
-    async fn next(&mut self, config: &config::Fleet) -> Result<Option<(Frame, usize)>, String> {
+    async fn next(&mut self, config: &config::Fleet) -> Result<Option<LinkEvent>, String> {
         let message = tokio::select! {
             message = self.socket.next() => message,
-            _ = self.pings.tick() => return self.ping(Duration::from_millis(config.silence_ms)).await,
+            _ = self.pings.tick() => {
+                self.ping(Duration::from_millis(config.silence_ms)).await?;
+                return Ok(None);
+            }
         };
         self.heard = Instant::now();
-        match message {
-            None => Err("the instance closed the websocket".into()),
-            Some(Err(error)) => Err(error.to_string()),
-            Some(Ok(Message::Text(text))) => {
-                let bytes = text.len();
-                Ok(Frame::text(text).map(|frame| (frame, bytes)))
+        frame(message.map_err(|error| error.to_string())?)
+    }
+
+    fn heard(&mut self) -> Result<Option<LinkEvent>, String> {
+        loop {
+            let message = self.socket.take().map_err(|error| SocketError::from(error).to_string())?;
+            let Some(message) = message else { return Ok(None) };
+            if let Some(frame) = frame(message)? {
+                return Ok(Some(frame));
             }
-            Some(Ok(Message::Binary(binary))) => {
-                let bytes = binary.len();
-                Ok(Some((Frame::binary(binary), bytes)))
-            }
-            Some(Ok(_)) => Ok(None),
         }
     }
 
-    async fn ping(&mut self, silence: Duration) -> Result<Option<(Frame, usize)>, String> {
+    async fn ping(&mut self, silence: Duration) -> Result<(), String> {
         let silent = self.heard.elapsed();
         if silent >= silence {
             return Err(format!("no sign of life for {} ms", silent.as_millis()));
         }
-        self.socket.send(Message::Ping(bytes::Bytes::new())).await.map_err(|error| error.to_string())?;
-        Ok(None)
+        self.socket.ping().await.map_err(|error| error.to_string())
     }
 }
 
-/// Ends the connection and waits until the instance has ended its side: by then it has forgotten the sid.
-async fn part(mut socket: WebSocketStream<TcpStream>) {
-    let parting = async {
-        let _ = socket.close(None).await;
-        while let Some(Ok(_)) = socket.next().await {}
+/// None for what is no frame of ComfyUI's.
+fn frame(message: Message) -> Result<Option<LinkEvent>, String> {
+    let (bytes, frame) = match message {
+        Message::Text(text) => (text.len(), Frame::text(text)),
+        Message::Binary(binary) => (binary.len(), Some(Frame::binary(binary))),
+        Message::Ping(_) | Message::Pong => return Ok(None),
+        Message::Close => return Err(SocketError::Closed.to_string()),
     };
-    let _ = tokio::time::timeout(GOODBYE, parting).await;
+    Ok(frame.map(|frame| LinkEvent::Frame { frame, bytes }))
 }
 
 async fn open(
@@ -218,12 +224,8 @@ async fn open(
 ) -> Result<Opened, LinkError> {
     let patience = Duration::from_millis(config.health_timeout_ms);
     let opening = async {
-        let stream = conn::connect(pool.url(), Duration::from_millis(config.connect_timeout_ms)).await?;
-        let url = format!("ws://{}/ws?clientId={sid}", pool.url().authority());
-        let limits =
-            WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
-        let (mut socket, _) = tokio_tungstenite::client_async_with_config(url, stream, Some(limits)).await?;
-        socket.send(Message::text(FEATURE_FLAGS)).await?;
+        let mut socket = Socket::open(&pool, &format!("/ws?clientId={sid}")).await?;
+        socket.text(FEATURE_FLAGS).await?;
         // Frames that arrive meanwhile wait in the socket.
         let restarted = match witness {
             Some(id) => !knows(&pool, &id, patience).await,

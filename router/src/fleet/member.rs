@@ -12,7 +12,7 @@ use super::calls::QueueSnapshot;
 use super::pool::Pool;
 use super::submit::{SubmitError, Submitted};
 use crate::config;
-use crate::metrics::InstanceRequests;
+use crate::metrics::{InstanceFrames, InstanceRequests};
 use crate::model::id::InstanceId;
 
 #[derive(Debug)]
@@ -22,6 +22,7 @@ pub(super) struct Member {
     pool: Arc<Pool>,
     sid: Arc<str>,
     requests: InstanceRequests,
+    frames: InstanceFrames,
     restart: Vec<String>,
     known: Mutex<Known>,
     hurry: Notify,
@@ -59,6 +60,7 @@ impl Member {
             pool: Arc::new(Pool::new(instance.url.clone(), patience, config.idle_connections)),
             sid: format!("{router}-{}", instance.name).into(),
             requests: InstanceRequests::new(&instance.name),
+            frames: InstanceFrames::new(&instance.name),
             restart: instance.restart.clone(),
             known: Mutex::default(),
             hurry: Notify::new(),
@@ -82,6 +84,10 @@ impl Member {
 
     pub(super) fn requests(&self) -> &InstanceRequests {
         &self.requests
+    }
+
+    pub(super) fn frames(&self) -> &InstanceFrames {
+        &self.frames
     }
 
     /// Program and arguments; empty when there is none.

@@ -18,8 +18,8 @@ use super::stats::{self, Stats};
 use super::{EventKind, FleetEvent, InstanceInfo, State};
 use crate::comfy::Catalogue;
 use crate::comfy::frame::{Event, Frame, Kind};
+use crate::config;
 use crate::tasks::{self, OnError};
-use crate::{config, metrics};
 
 /// A dead process says nothing more after so long, however much it had said before.
 const LAST_WORDS: Duration = Duration::from_millis(100);
@@ -32,6 +32,8 @@ pub(super) struct Supervisor {
     events: mpsc::Sender<FleetEvent>,
     /// Somebody reads the home instance's log.
     logs: Arc<AtomicBool>,
+    /// Its socket is told log lines.
+    logs_asked: bool,
     link: Link,
     hearing: Hearing,
     failures: u32,
@@ -75,7 +77,19 @@ impl Supervisor {
     ) -> Self {
         let link = Link::new(member.pool().clone(), member.sid().clone(), config.clone());
         let hearing = Hearing::default();
-        Self { member, board, config, events, logs, link, hearing, failures: 0, sockets: 0, dropped: 0 }
+        Self {
+            member,
+            board,
+            config,
+            events,
+            logs,
+            logs_asked: false,
+            link,
+            hearing,
+            failures: 0,
+            sockets: 0,
+            dropped: 0,
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -86,6 +100,7 @@ impl Supervisor {
                 event = self.link.next(|| member.witness()) => self.on_link(event).await,
                 look = &mut looking => {
                     let heard = self.on_look(look).await;
+                    self.follow_logs();
                     looking = self.look(self.pause());
                     heard
                 }
@@ -185,10 +200,16 @@ impl Supervisor {
     async fn on_link(&mut self, event: LinkEvent) -> Result<(), Unheard> {
         match event {
             LinkEvent::Frame { frame, bytes } => {
-                metrics::instance_frame(self.member.id(), bytes);
                 self.hearing.heard(Instant::now());
-                self.notice_others(&frame);
-                self.pass(frame).await
+                self.heard(frame, bytes).await?;
+                // Those that came with it, without asking anybody else in between.
+                while let Some(event) = self.link.heard() {
+                    let LinkEvent::Frame { frame, bytes } = event else {
+                        return Box::pin(self.on_link(event)).await;
+                    };
+                    self.heard(frame, bytes).await?;
+                }
+                Ok(())
             }
             LinkEvent::Up { restarted } => {
                 if restarted {
@@ -200,7 +221,9 @@ impl Supervisor {
                 self.sockets += 1;
                 self.hearing = Hearing::default();
                 self.member.set_linked(true);
-                self.ask_for_logs();
+                // ComfyUI strikes off whoever is away while it has something to log.
+                self.logs_asked = false;
+                self.follow_logs();
                 tracing::debug!(instance = %self.member.id(), sid = %self.member.sid(), "websocket to instance is up");
                 self.emit(EventKind::SocketUp).await
             }
@@ -212,16 +235,25 @@ impl Supervisor {
         }
     }
 
-    /// ComfyUI strikes off whoever is away while it has something to log.
-    fn ask_for_logs(&self) {
+    async fn heard(&mut self, frame: Frame, bytes: usize) -> Result<(), Unheard> {
+        self.member.frames().count(bytes);
+        self.notice_others(&frame);
+        self.pass(frame).await
+    }
+
+    /// Log lines are the home instance's: whichever becomes it is asked for them, and asked no more when another does.
+    fn follow_logs(&mut self) {
         let home = self.board.instances().iter().find(|info| info.is_up()).map(|info| info.index);
-        if home != Some(self.member.index()) || !self.logs.load(Ordering::Relaxed) {
+        let wanted = home == Some(self.member.index()) && self.logs.load(Ordering::Relaxed);
+        if wanted == self.logs_asked || !self.link.is_open() {
             return;
         }
+        self.logs_asked = wanted;
         let (member, patience) = (self.member.clone(), Duration::from_millis(self.config.health_timeout_ms));
         tasks::spawn("logs", OnError::Log, async move {
-            if let Err(error) = calls::subscribe_logs(member.pool(), member.sid(), patience).await {
-                tracing::info!(instance = %member.id(), %error, "log lines could not be asked for");
+            let asked = calls::subscribe_logs(member.pool(), member.sid(), wanted, patience).await;
+            if let Err(error) = asked {
+                tracing::info!(instance = %member.id(), %error, wanted, "log lines could not be asked for");
             }
         });
     }
@@ -288,8 +320,7 @@ impl Supervisor {
         while self.link.is_open() && tokio::time::Instant::now() < deadline {
             match tokio::time::timeout(LAST_WORDS, self.link.next(|| None)).await {
                 Ok(LinkEvent::Frame { frame, bytes }) => {
-                    metrics::instance_frame(self.member.id(), bytes);
-                    self.pass(frame).await?;
+                    self.heard(frame, bytes).await?;
                 }
                 Ok(LinkEvent::Down { .. }) => return self.socket_down().await,
                 Ok(LinkEvent::Up { .. }) | Err(_) => return Ok(()),

@@ -104,6 +104,7 @@ impl Front {
     async fn converse(&self, socket: &mut Socket, connection: &Connection) -> Ended {
         let mut flags = Flags::default();
         let (mut waiting, mut order, mut receipts) = (Vec::new(), Order::default(), Receipts::new());
+        let mut batch = Batch::default();
         loop {
             let mut closed = None;
             tokio::select! {
@@ -115,7 +116,10 @@ impl Front {
                         closed = Some(why);
                     }
                 },
-                () = tokio::time::sleep(LINGER), if order.holds_one() => order.release(&mut waiting),
+                // Within a block: a timer costs something even where nobody waits for it.
+                () = async { tokio::time::sleep(LINGER).await }, if order.holds_one() => {
+                    order.release(&mut waiting);
+                }
                 heard = socket.next() => match heard {
                     Some(Ok(Ws::Text(text))) => if flags.hear(text.as_str()) {
                         let reply = frame::feature_flags(&Box::pin(self.features()).await);
@@ -137,7 +141,8 @@ impl Front {
                     self.answering.settled(connection.client()).await;
                 }
                 receipts.note(&waiting);
-                let receipt = match deliver(socket, connection, &flags, &mut waiting).await {
+                waiting.drain(..).for_each(|message| batch.add(message, flags.preview_metadata));
+                let receipt = match deliver(socket, connection, &mut batch).await {
                     Ok(()) => receipts.wanted(connection.outbox.emptied()),
                     Err(ended) => return ended,
                 };
@@ -191,20 +196,14 @@ impl Flags {
 
 /// Writes what waits. A client that stops reading is given up soon after its outbox overflows: what is half written must
 /// be whole before anything else can be said.
-async fn deliver(
-    socket: &mut Socket,
-    connection: &Connection,
-    flags: &Flags,
-    waiting: &mut Vec<Message>,
-) -> Result<(), Ended> {
-    let mut batch = Batch::default();
-    waiting.drain(..).for_each(|message| batch.add(message, flags.preview_metadata));
+async fn deliver(socket: &mut Socket, connection: &Connection, batch: &mut Batch) -> Result<(), Ended> {
     let mut write = pin!(async {
         // The library may have part of an answer to a ping left to write.
         socket.flush().await?;
         batch.write_to(socket.get_mut()).await.map_err(tungstenite::Error::Io)
     });
     let written = tokio::select! {
+        biased;
         written = &mut write => written,
         () = connection.outbox.overflowed() => {
             tokio::time::timeout(GOODBYE, write).await.map_err(|_| Ended::Stuck)?

@@ -11,13 +11,14 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::decision::{Fallback, Hook, Limits, PolicyVersion, Priority, Seen};
+use crate::model::decision::{Fallback, Hook, Limits, PolicyVersion, Priority};
 use crate::model::event::History;
 use crate::model::id::UpstreamId;
 use crate::model::job::{
     Attempt, AttemptOutcome, Body, Job, JobClass, JobOutcome, ModelRef, Needs, Number, Once, Rename,
     Requested, Secrets,
 };
+use crate::model::seen::Seen;
 
 const SECRET: &str = "hunter2-hush";
 
@@ -217,7 +218,7 @@ fn decision(job: Option<JobId>, reason: &str) -> DecisionRecord {
         version: PolicyVersion { name: "mine".into(), digest: "0123456789ab".into() },
         fallback: Some(Fallback::BadAnswer),
         took_us: 40,
-        seen: Some(Seen(r#"{"queued":1}"#.into())),
+        seen: Seen::stored(r#"{"queued":1}"#.into()),
         said: "gpu1 > gpu0".into(),
         reason: reason.into(),
         job,

@@ -1,4 +1,4 @@
-//! Handles of what is counted for every request, looked up once: a look-up hashes the name and every label, which costs more
+//! Handles of what is counted for every request and every message, looked up once: a look-up hashes the name and every label, which costs more
 //! than the rest of the count.
 
 use std::sync::OnceLock;
@@ -49,6 +49,40 @@ impl RouteKind {
     }
 }
 
+/// What becomes of a message while its client does not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameKind {
+    Terminal,
+    Ordinary,
+    Progress,
+    Preview,
+}
+
+impl FrameKind {
+    const ALL: [Self; 4] = [Self::Terminal, Self::Ordinary, Self::Progress, Self::Preview];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Terminal => "terminal",
+            Self::Ordinary => "ordinary",
+            Self::Progress => "progress",
+            Self::Preview => "preview",
+        }
+    }
+}
+
+struct Frames {
+    messages: Counter,
+    bytes: Counter,
+}
+
+impl Frames {
+    fn count(&self, bytes: usize) {
+        self.messages.increment(1);
+        self.bytes.increment(bytes as u64);
+    }
+}
+
 /// The figures of one kind of route.
 struct Route {
     requests: [Counter; STATUSES.len()],
@@ -73,8 +107,14 @@ impl Route {
 /// Set once the recorder is there: a handle that was looked up before would count nothing for ever.
 static ROUTES: OnceLock<[Route; RouteKind::ALL.len()]> = OnceLock::new();
 
+static CLIENT_FRAMES: OnceLock<[Frames; FrameKind::ALL.len()]> = OnceLock::new();
+
 pub(super) fn prepare() {
     let _ = ROUTES.set(RouteKind::ALL.map(Route::new));
+    let _ = CLIENT_FRAMES.set(FrameKind::ALL.map(|kind| Frames {
+        messages: counter!(table::CLIENT_FRAMES, "kind" => kind.as_str()),
+        bytes: counter!(table::CLIENT_FRAME_BYTES, "kind" => kind.as_str()),
+    }));
 }
 
 fn route(kind: RouteKind) -> Option<&'static Route> {
@@ -98,6 +138,36 @@ pub fn http_received(kind: RouteKind, bytes: u64) {
 pub fn http_sent(kind: RouteKind, bytes: u64) {
     if let Some(route) = route(kind) {
         route.sent.increment(bytes);
+    }
+}
+
+/// A frame was queued for a client.
+pub fn client_frame(kind: FrameKind, bytes: usize) {
+    if let Some(frames) = CLIENT_FRAMES.get() {
+        frames[kind as usize].count(bytes);
+    }
+}
+
+/// The frames of one instance. Made after the recorder was installed.
+pub struct InstanceFrames(Frames);
+
+impl std::fmt::Debug for InstanceFrames {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("InstanceFrames")
+    }
+}
+
+impl InstanceFrames {
+    pub fn new(instance: &InstanceId) -> Self {
+        let label = instance_label(instance);
+        Self(Frames {
+            messages: counter!(table::UPSTREAM_FRAMES, "instance" => label.clone()),
+            bytes: counter!(table::UPSTREAM_FRAME_BYTES, "instance" => label),
+        })
+    }
+
+    pub fn count(&self, bytes: usize) {
+        self.0.count(bytes);
     }
 }
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::clock::{Now, Tick};
-use crate::comfy::frame::{ErrorData, Event, Kind, Utf8Bytes};
+use crate::comfy::frame::{ErrorData, Event, Kind, Renaming, Utf8Bytes};
 use crate::model::event::OutputFile;
 use crate::model::job::{Attempt, Job};
 use crate::sessions::Client;
@@ -47,6 +47,8 @@ pub(super) struct Running {
     pub(super) client: Option<Client>,
     /// The prompt id, as messages are kept under.
     pub(super) name: Arc<str>,
+    /// From the instance's prompt id to the client's.
+    pub(super) renaming: Renaming,
     pub(super) attempt: Attempt,
     pub(super) evidence: Evidence,
     /// The end as the instance sent it, until it may be told.
@@ -88,6 +90,7 @@ impl Running {
         let loaders = if job.needs.models.is_empty() { HashSet::new() } else { loaders(&job.body.prompt) };
         Self {
             name: job.prompt_id.as_str().into(),
+            renaming: Renaming::new(&attempt.upstream_id.to_string(), &job.prompt_id),
             job,
             client,
             attempt,
@@ -135,7 +138,7 @@ impl Running {
     }
 
     fn keep_message(&mut self, kind: &str, event: &Event) {
-        let text = event.with_prompt_id(&self.job.prompt_id);
+        let text = event.renamed(&self.renaming);
         if let Ok(WithData { data }) = serde_json::from_str(text.as_str())
             && self.may_keep(data.get().len())
         {
@@ -168,7 +171,7 @@ impl Running {
             Verdict::Interrupted => "execution_interrupted",
         };
         self.keep_message(kind, event);
-        self.held = Some(event.with_prompt_id(&self.job.prompt_id));
+        self.held = Some(event.renamed(&self.renaming));
         self.evidence.verdict = verdict;
         let evidence = Box::new(self.evidence.clone());
         Report::Over { job: self.job.clone(), attempt: self.attempt.clone(), evidence }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::comfy::frame::{Preview, Utf8Bytes};
+use crate::metrics::FrameKind;
 
 #[derive(Debug, Clone)]
 pub struct Message {
@@ -30,12 +31,12 @@ pub enum Class {
 
 impl Class {
     /// For the metrics.
-    pub fn as_str(&self) -> &'static str {
+    pub fn frame_kind(&self) -> FrameKind {
         match self {
-            Self::Terminal => "terminal",
-            Self::Ordinary | Self::Result => "ordinary",
-            Self::Progress { .. } => "progress",
-            Self::Preview { .. } => "preview",
+            Self::Terminal => FrameKind::Terminal,
+            Self::Ordinary | Self::Result => FrameKind::Ordinary,
+            Self::Progress { .. } => FrameKind::Progress,
+            Self::Preview { .. } => FrameKind::Preview,
         }
     }
 

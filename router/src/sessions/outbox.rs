@@ -57,7 +57,7 @@ impl Outbox {
         if queue.messages.len() >= self.max_messages / 4 || queue.bytes >= self.max_bytes / 4 {
             queue.supersede(&message);
         }
-        metrics::client_frame(message.class.as_str(), message.payload.len());
+        metrics::client_frame(message.class.frame_kind(), message.payload.len());
         queue.add(message);
         if self.is_over(&queue) {
             self.relieve(&mut queue);
@@ -177,7 +177,7 @@ impl Queue {
         let (mut bytes, mut result_bytes) = (0, 0);
         self.messages.retain(|message| {
             if given_up(&message.class) {
-                metrics::client_frame_dropped(message.class.as_str());
+                metrics::client_frame_dropped(message.class.frame_kind());
                 return false;
             }
             let share = if message.class == Class::Result { &mut result_bytes } else { &mut bytes };

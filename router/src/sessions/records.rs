@@ -89,8 +89,10 @@ impl Records {
             record.told = None;
         }
         record.taken = false;
+        let before = record.held();
         record.add(message);
-        self.count();
+        let after = record.held();
+        self.held = self.held.less(before).plus(after);
         self.shrink(limits);
     }
 
@@ -172,18 +174,27 @@ impl Records {
     }
 
     fn count(&mut self) {
-        self.held = Held::default();
-        for message in self.jobs.iter().flat_map(|record| &record.messages) {
-            self.held.messages += 1;
-            match message.class {
-                Class::Result => self.held.result_bytes += message.payload.len(),
-                _ => self.held.bytes += message.payload.len(),
-            }
-        }
+        self.held = self.jobs.iter().map(Record::held).fold(Held::default(), Held::plus);
     }
 }
 
 impl Held {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            messages: self.messages + other.messages,
+            bytes: self.bytes + other.bytes,
+            result_bytes: self.result_bytes + other.result_bytes,
+        }
+    }
+
+    fn less(self, other: Self) -> Self {
+        Self {
+            messages: self.messages - other.messages,
+            bytes: self.bytes - other.bytes,
+            result_bytes: self.result_bytes - other.result_bytes,
+        }
+    }
+
     fn is_over(self, limits: Limits) -> bool {
         self.messages > limits.messages
             || self.bytes > limits.bytes
@@ -192,6 +203,17 @@ impl Held {
 }
 
 impl Record {
+    fn held(&self) -> Held {
+        let mut held = Held { messages: self.messages.len(), ..Held::default() };
+        for message in &self.messages {
+            match message.class {
+                Class::Result => held.result_bytes += message.payload.len(),
+                _ => held.bytes += message.payload.len(),
+            }
+        }
+        held
+    }
+
     fn add(&mut self, message: &Message) {
         match message.replay {
             Replay::Latest(kind) => self.messages.retain(|kept| kept.replay != Replay::Latest(kind)),

@@ -60,7 +60,7 @@ fn waiting(outbox: &Outbox) -> Vec<String> {
         Payload::Text(text) => {
             serde_json::from_str::<Value>(text.as_str()).unwrap()["type"].as_str().unwrap().to_owned()
         }
-        Payload::Binary(_) | Payload::Preview(_) => format!("<{}>", message.class.as_str()),
+        Payload::Binary(_) | Payload::Preview(_) => format!("<{}>", message.class.frame_kind().as_str()),
     };
     messages.iter().map(show).collect()
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use comfy_router::comfy::frame::{Event, Frame, Utf8Bytes};
+use comfy_router::comfy::frame::{Event, Frame, Renaming, Utf8Bytes};
 use comfy_router::comfy::graph::{self, Known, Rules};
 use comfy_router::comfy::{Catalogue, Submission, files, prompt as body};
 use comfy_router::config::{Config, Sources};
@@ -62,7 +62,7 @@ pub fn frame(data: &[u8]) {
     match &frame {
         Frame::Event(event) => told(event),
         Frame::Preview(preview) => {
-            let again = preview.for_client("another");
+            let again = preview.clone().for_client(&another(preview.prompt_id.as_deref()));
             let _ =
                 (again.head(true), again.head(false), again.image(), again.is_png(), again.has_metadata());
         }
@@ -70,10 +70,15 @@ pub fn frame(data: &[u8]) {
     }
 }
 
+fn another(id: Option<&str>) -> Renaming {
+    Renaming::new(id.unwrap_or_default(), "another")
+}
+
 fn told(event: &Event) {
-    let text = event.with_prompt_id("another");
+    let another = another(event.prompt_id.as_deref());
+    let text = event.renamed(&another);
     assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok(), "a client is told JSON: {text}");
-    let (text, _) = event.tagged("another", &InstanceId::from("gpu0"));
+    let (text, _) = event.tagged(&another, &InstanceId::from("gpu0"));
     assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok(), "a client is told JSON: {text}");
     let _ = (event.nodes_finished(), event.names_a_node());
 }

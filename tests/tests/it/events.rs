@@ -237,6 +237,44 @@ async fn log_lines_go_to_those_who_asked_for_them() {
     .await;
 }
 
+fn is_line(message: &Message, line: &str) -> bool {
+    message.kind() == "logs" && message.data()["entries"][0]["m"] == line
+}
+
+/// Has an instance log a line until the client has heard it.
+async fn hears_line(fleet: &Fleet, at: usize, client: &Client, line: &str) {
+    let (control, before) = (fleet.control(at), client.record().len());
+    eventually(line, || {
+        control.log(line);
+        let heard = client.record()[before..].iter().any(|message| is_line(message, line));
+        std::future::ready(heard.then_some(()))
+    })
+    .await;
+}
+
+/// The page shows the log of the home instance, whichever that is.
+#[tokio::test]
+async fn log_lines_follow_when_another_instance_becomes_the_home() {
+    let (mut fleet, router) = over(2).await;
+    let ann = Client::connect(&router, "ann").await;
+    let body = json!({ "clientId": "ann", "enabled": true }).to_string();
+    let path = "/internal/logs/subscribe";
+    assert_eq!(router.http().send(hyper::Method::PATCH, path, body).await.status, 200);
+    hears_line(&fleet, 0, &ann, "of the first").await;
+    fleet.crash(0).await;
+    hears_line(&fleet, 1, &ann, "of the second").await;
+    fleet.restart(0).await;
+    hears_line(&fleet, 0, &ann, "of the first again").await;
+    eventually("the second is asked no more", async || {
+        let before = ann.record().len();
+        fleet.control(1).log("of the second");
+        hears_line(&fleet, 0, &ann, "after it").await;
+        let silent = !ann.record()[before..].iter().any(|message| is_line(message, "of the second"));
+        silent.then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn silence_is_broken_by_a_status() {
     let (_fleet, router) = one().await;

@@ -324,6 +324,33 @@ async fn a_kept_output_outlives_its_instance_and_the_router() {
     assert_eq!(colour_of(&router.http().get(&path(&file)).await.ok().body), 0x0c0de);
 }
 
+/// ComfyUI empties its `temp` whenever it starts.
+#[tokio::test]
+async fn a_kept_picture_of_a_preview_node_outlives_a_restart_of_its_instance() {
+    let mut fleet = Fleet::of(2).await;
+    let router = Serve::over(fleet.instances()).set("outputs.keep=true").start().await;
+    let client = Client::connect(&router, "c").await;
+    let mut graph = plain(0x0c0de);
+    graph["2"] = json!({ "class_type": "PreviewImage", "inputs": { "images": ["1", 0] } });
+    let id = client.post(&graph).await;
+    client.end_of(&id).await;
+    let file = picture(&client, &id).await;
+    assert_eq!(file["type"], "temp");
+    eventually("it is kept", async || {
+        (router.metric("comfy_router_outputs_kept_total", "").await == 1.0).then_some(())
+    })
+    .await;
+    let at = instance_of(&file);
+    fleet.crash(at).await;
+    router.instances_down(1).await;
+    assert_eq!(colour_of(&client.view(&file).await.ok().body), 0x0c0de, "while its instance is away");
+    fleet.restart(at).await;
+    router.instances_down(0).await;
+    let there = format!("/view?filename={}&type=temp", file["filename"].as_str().expect("text"));
+    assert_eq!(Http::new(&fleet.url(at)).get(&there).await.status, 404, "the instance has it no more");
+    assert_eq!(colour_of(&client.view(&file).await.ok().body), 0x0c0de);
+}
+
 #[tokio::test]
 async fn an_output_that_is_not_kept_says_where_it_is() {
     let (mut fleet, router, client) = of(2).await;

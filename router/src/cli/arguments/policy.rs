@@ -169,9 +169,12 @@ pub(in crate::cli) struct PolicyReplay {
     /// The policy; a second one is what it is compared with, and without one that is the recording
     #[arg(long = "policy", value_name = "FILE", required = true)]
     pub(in crate::cli) policies: Vec<PathBuf>,
-    /// The settings of both, as a JSON object
-    #[arg(long, default_value = "{}", value_name = "JSON")]
-    pub(in crate::cli) settings: String,
+    /// The settings of both, as a JSON object [default: those of --config, or none]
+    #[arg(long, value_name = "JSON")]
+    pub(in crate::cli) settings: Option<String>,
+    /// The configuration of the router that made the recording: settings, tenants' weights, limits and window
+    #[arg(long, short, value_name = "FILE")]
+    pub(in crate::cli) config: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub(in crate::cli) json: bool,

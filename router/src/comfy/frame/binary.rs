@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
 
-use super::{Frame, event};
+use super::{Frame, Renaming};
 use crate::comfy::json;
 
 const IMAGE: u32 = 1;
@@ -98,23 +98,18 @@ fn text(bytes: &Bytes) -> Option<Frame> {
 impl Preview {
     /// The preview as the client is to see it: under the client's prompt id. One of type 1 has no place for an id; a
     /// custom node made it so, for every socket.
-    pub fn for_client(&self, prompt_id: &str) -> Self {
-        let metadata = self.metadata.as_ref().zip(self.prompt_id.as_deref()).map(|(metadata, present)| {
-            let text = String::from_utf8_lossy(&metadata[8..]);
-            let text = event::replace(&text, &json::quote(present), &json::quote(prompt_id));
-            let mut head = BytesMut::with_capacity(8 + text.len());
-            head.put_u32(IMAGE_WITH_METADATA);
-            head.put_u32(text.len() as u32);
-            head.put_slice(text.as_bytes());
-            head.freeze()
+    pub fn for_client(self, renaming: &Renaming) -> Self {
+        let metadata = self.metadata.map(|metadata| match renaming.bytes(&metadata[8..]) {
+            Some(text) => {
+                let mut head = BytesMut::with_capacity(8 + text.len());
+                head.put_u32(IMAGE_WITH_METADATA);
+                head.put_u32(text.len() as u32);
+                head.put_slice(&text);
+                head.freeze()
+            }
+            None => metadata,
         });
-        Self {
-            prompt_id: Some(prompt_id.to_owned()),
-            node_id: self.node_id.clone(),
-            format: self.format,
-            metadata: metadata.or_else(|| self.metadata.clone()),
-            image: self.image.clone(),
-        }
+        Self { metadata, ..self }
     }
 
     /// What stands before the image: type 4 for sockets that asked for `supports_preview_metadata`, type 1 for others and

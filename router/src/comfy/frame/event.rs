@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::Utf8Bytes;
+use super::{Renaming, Utf8Bytes};
 use crate::comfy::files;
 use crate::comfy::json;
 use crate::model::event::OutputFile;
@@ -82,34 +83,118 @@ struct Envelope<'a> {
     #[serde(borrow, rename = "type")]
     kind: Cow<'a, str>,
     #[serde(borrow, default)]
-    data: Option<&'a RawValue>,
+    data: Data<'a>,
 }
 
-/// The members of any event's `data` that are looked at. All are undecoded: an author may use the names for anything.
-#[derive(Deserialize, Default)]
+/// The members of any event's `data` that are looked at. All are undecoded: an author may use the names for anything, and
+/// `data` itself need not be an object.
+#[derive(Default)]
 struct Data<'a> {
-    #[serde(borrow, default)]
     prompt_id: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     node: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     display_node: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     nodes: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     value: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     max: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     status: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     node_id: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     node_type: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     exception_type: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     exception_message: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Member {
+    PromptId,
+    Node,
+    DisplayNode,
+    Nodes,
+    Value,
+    Max,
+    Status,
+    NodeId,
+    NodeType,
+    ExceptionType,
+    ExceptionMessage,
+    #[serde(other)]
+    Other,
+}
+
+impl<'a> Data<'a> {
+    fn member(&mut self, member: &Member) -> Option<&mut Option<&'a RawValue>> {
+        Some(match member {
+            Member::PromptId => &mut self.prompt_id,
+            Member::Node => &mut self.node,
+            Member::DisplayNode => &mut self.display_node,
+            Member::Nodes => &mut self.nodes,
+            Member::Value => &mut self.value,
+            Member::Max => &mut self.max,
+            Member::Status => &mut self.status,
+            Member::NodeId => &mut self.node_id,
+            Member::NodeType => &mut self.node_type,
+            Member::ExceptionType => &mut self.exception_type,
+            Member::ExceptionMessage => &mut self.exception_message,
+            Member::Other => return None,
+        })
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Data<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(DataVisitor)
+    }
+}
+
+struct DataVisitor;
+
+/// One pass: `data` is most of an event, and some have tens of kilobytes. Of equal members the last counts, as in Python.
+impl<'de> Visitor<'de> for DataVisitor {
+    type Value = Data<'de>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("anything")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut data = Data::default();
+        while let Some(key) = map.next_key::<Member>()? {
+            match data.member(&key) {
+                Some(member) => *member = map.next_value()?,
+                None => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(data)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Data::default())
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Data::default())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(Data::default())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(Data::default())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(Data::default())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(Data::default())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(Data::default())
+    }
 }
 
 impl Event {
@@ -118,15 +203,19 @@ impl Event {
             Cow::Borrowed(_) => raw,
             Cow::Owned(clean) => Utf8Bytes::from(clean),
         };
-        let envelope: Envelope<'_> = object(raw.as_str())?;
-        let data: Data<'_> = envelope.data.and_then(|data| object(data.get())).unwrap_or_default();
-        let kind = kind(&envelope.kind, &data);
+        let Envelope { kind: name, data } = object(raw.as_str())?;
+        let kind = kind(&name, &data);
         let prompt_id = text(data.prompt_id, 256);
         Some(Self { kind, prompt_id, raw })
     }
 
     /// An event of a custom node's own kind that says which node it is about.
     pub fn names_a_node(&self) -> bool {
+        #[derive(Deserialize)]
+        struct WithData<'a> {
+            #[serde(borrow)]
+            data: &'a RawValue,
+        }
         #[derive(Deserialize)]
         struct About<'a> {
             #[serde(borrow, default)]
@@ -136,10 +225,9 @@ impl Event {
             #[serde(borrow, default)]
             unique_id: Option<&'a RawValue>,
         }
-        let about = serde_json::from_str::<Envelope<'_>>(self.raw.as_str())
-            .ok()
-            .and_then(|envelope| envelope.data)
-            .and_then(|data| serde_json::from_str::<About<'_>>(data.get()).ok());
+        let about = serde_json::from_str::<WithData<'_>>(self.raw.as_str())
+            .and_then(|event| serde_json::from_str::<About<'_>>(event.data.get()))
+            .ok();
         about.is_some_and(|about| about.node.or(about.node_id).or(about.unique_id).is_some())
     }
 
@@ -148,19 +236,18 @@ impl Event {
         &self.raw
     }
 
-    /// The text with another prompt id: every JSON string that is exactly the present one, wherever it stands.
-    /// Attempts' ids are random, so nothing else in an event can be equal to one by chance.
-    pub fn with_prompt_id(&self, id: &str) -> Utf8Bytes {
+    /// The text under the client's prompt id.
+    pub fn renamed(&self, renaming: &Renaming) -> Utf8Bytes {
         match &self.prompt_id {
-            Some(present) => replace(self.raw.as_str(), &json::quote(present), &json::quote(id)),
+            Some(_) => renaming.text(&self.raw),
             None => self.raw.clone(),
         }
     }
 
-    /// For `executed`: the text with another prompt id and the files of its output tagged with their instance.
-    pub fn tagged(&self, id: &str, instance: &InstanceId) -> (Utf8Bytes, Vec<OutputFile>) {
+    /// For `executed`: the same, and the files of its output tagged with their instance.
+    pub fn tagged(&self, renaming: &Renaming, instance: &InstanceId) -> (Utf8Bytes, Vec<OutputFile>) {
         let mut files = Vec::new();
-        let renamed = self.with_prompt_id(id);
+        let renamed = self.renamed(renaming);
         let Ok(mut event) = serde_json::from_str::<Value>(renamed.as_str()) else { return (renamed, files) };
         if let Some(output) = event.get_mut("data").and_then(|data| data.get_mut("output")) {
             files::tag_node(output, instance, &mut files);
@@ -173,8 +260,10 @@ impl Event {
 
     /// For `progress_state`: how many nodes are finished. Reads the whole text; ask only when the answer is needed.
     pub fn nodes_finished(&self) -> usize {
-        memchr::memmem::find_iter(self.raw.as_bytes(), br#""state": "finished""#).count()
-            + memchr::memmem::find_iter(self.raw.as_bytes(), br#""state":"finished""#).count()
+        const WORD: &[u8] = br#""finished""#;
+        let text = self.raw.as_bytes();
+        let is_state = |at: &usize| text[..*at].trim_ascii_end().ends_with(br#""state":"#);
+        memchr::memmem::find_iter(text, WORD).filter(is_state).count()
     }
 }
 
@@ -236,20 +325,4 @@ fn text(raw: Option<&RawValue>, max: usize) -> Option<String> {
         b'0'..=b'9' | b'-' => Some(crate::comfy::errors::clip(raw, max).to_owned()),
         _ => None,
     }
-}
-
-/// Replaces each `from`, a quoted string, by `to`. Unchanged text is shared.
-pub(super) fn replace(text: &str, from: &str, to: &str) -> Utf8Bytes {
-    if from == to {
-        return Utf8Bytes::from(text);
-    }
-    let mut out = String::with_capacity(text.len() + to.len());
-    let mut copied = 0;
-    for at in memchr::memmem::find_iter(text.as_bytes(), from.as_bytes()) {
-        out.push_str(&text[copied..at]);
-        out.push_str(to);
-        copied = at + from.len();
-    }
-    out.push_str(&text[copied..]);
-    Utf8Bytes::from(out)
 }

@@ -82,23 +82,25 @@ fn the_prompt_id_is_replaced_wherever_it_stands_as_a_string() {
         "2": {"value": 0.0, "max": 1.0, "state": "running", "node_id": "2", "prompt_id": ID, "display_node_id": ID.to_owned() + "x"},
     }}}));
     assert_eq!(state.nodes_finished(), 1);
-    let renamed = value(&state.with_prompt_id("my \"own\" id\n"));
+    let renamed = value(&state.renamed(&Renaming::new(ID, "my \"own\" id\n")));
     assert_eq!(renamed["data"]["prompt_id"], "my \"own\" id\n");
     assert_eq!(renamed["data"]["nodes"]["2"]["prompt_id"], "my \"own\" id\n");
     assert_eq!(renamed["data"]["nodes"]["2"]["display_node_id"], ID.to_owned() + "x");
+    let same = state.renamed(&Renaming::new("another", "id"));
+    assert_eq!(same.as_ptr(), state.raw().as_ptr(), "what does not change is not copied");
 }
 
 #[test]
 fn executed_names_its_instance() {
     let executed = event(json!({"type": "executed", "data": {"node": "3", "display_node": "3",
         "output": {"images": [{"filename": "t_00001_.png", "subfolder": "", "type": "output"}]}, "prompt_id": ID}}));
-    let (text, files) = executed.tagged("mine", &InstanceId::from("gpu0"));
+    let (text, files) = executed.tagged(&Renaming::new(ID, "mine"), &InstanceId::from("gpu0"));
     let text = value(&text);
     assert_eq!(text["data"]["output"]["images"][0]["subfolder"], "~gpu0");
     assert_eq!(text["data"]["prompt_id"], "mine");
     assert_eq!(files[0].filename, "t_00001_.png");
     let nothing = event(json!({"type": "executed", "data": {"node": "3", "output": null, "prompt_id": ID}}));
-    assert_eq!(nothing.tagged("mine", &InstanceId::from("gpu0")).1, []);
+    assert_eq!(nothing.tagged(&Renaming::new(ID, "mine"), &InstanceId::from("gpu0")).1, []);
 }
 
 #[test]
@@ -139,7 +141,7 @@ fn previews_are_given_in_the_form_a_socket_asked_for() {
     .to_string();
     let Frame::Preview(upstream) = Frame::binary(preview(&metadata, b"PNG")) else { panic!() };
     assert_eq!(upstream.prompt_id.as_deref(), Some(ID));
-    let mine = upstream.for_client("mine");
+    let mine = upstream.for_client(&Renaming::new(ID, "mine"));
     let frame = |with_metadata| [mine.head(with_metadata), mine.image().clone()].concat();
     assert_eq!(frame(false), b"\0\0\0\x01\0\0\0\x02PNG");
     let Frame::Preview(again) = Frame::binary(frame(true).into()) else { panic!() };
@@ -153,7 +155,7 @@ fn previews_are_given_in_the_form_a_socket_asked_for() {
 fn a_preview_without_metadata_stays_one() {
     let sent = Bytes::from_static(b"\0\0\0\x01\0\0\0\x07JPG");
     let Frame::Preview(plain) = Frame::binary(sent.clone()) else { panic!() };
-    let mine = plain.for_client("mine");
+    let mine = plain.for_client(&Renaming::new(ID, "mine"));
     for with_metadata in [true, false] {
         assert_eq!([mine.head(with_metadata), mine.image().clone()].concat(), sent);
     }

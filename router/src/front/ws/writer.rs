@@ -8,29 +8,41 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use crate::sessions::{Message, Payload};
 
 /// Up to this size a copy costs less than another entry in a list of buffers.
 const SMALL: usize = 2 << 10;
+/// Of its memory a connection keeps so much between two batches.
+const KEPT: usize = 1 << 10;
 const TEXT: u8 = 0x81;
 const BINARY: u8 = 0x82;
 
-/// What is to be written, in order. Holds nothing between two batches.
+/// What is to be written, in order. Empty between two batches.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    parts: VecDeque<Bytes>,
-    small: BytesMut,
+    parts: VecDeque<Part>,
+    /// Heads and small payloads, one after the other.
+    small: Vec<u8>,
+    /// How much of `small` has been written.
+    written: usize,
+}
+
+#[derive(Debug)]
+enum Part {
+    /// So many of the gathered bytes.
+    Small(usize),
+    Large(Bytes),
 }
 
 impl Batch {
     /// One message in the form that the socket asked for.
     pub(super) fn add(&mut self, message: Message, with_metadata: bool) {
         match message.payload {
-            Payload::Text(text) => self.frame(TEXT, &Bytes::new(), text.into()),
-            Payload::Binary(bytes) => self.frame(BINARY, &Bytes::new(), bytes),
+            Payload::Text(text) => self.frame(TEXT, &[], text.into()),
+            Payload::Binary(bytes) => self.frame(BINARY, &[], bytes),
             Payload::Preview(preview) => {
                 self.frame(BINARY, &preview.head(with_metadata), preview.image().clone());
             }
@@ -38,14 +50,19 @@ impl Batch {
     }
 
     /// Writes everything.
-    pub(super) async fn write_to(mut self, io: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
-        self.flush_small();
-        io.write_all_buf(&mut self).await?;
+    pub(super) async fn write_to(&mut self, io: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
+        io.write_all_buf(self).await?;
+        self.small.clear();
+        self.small.shrink_to(KEPT);
+        self.written = 0;
         io.flush().await
     }
 
     /// A whole, unmasked frame (RFC 6455, 5.2) whose payload is `head` and `body`.
-    fn frame(&mut self, kind: u8, head: &Bytes, body: Bytes) {
+    fn frame(&mut self, kind: u8, head: &[u8], body: Bytes) {
+        let before = self.small.len();
+        let copied = if body.len() <= SMALL { body.len() } else { 0 };
+        self.small.reserve(10 + head.len() + copied);
         self.small.put_u8(kind);
         match head.len() + body.len() {
             length @ ..=125 => self.small.put_u8(length as u8),
@@ -59,51 +76,79 @@ impl Batch {
             }
         }
         self.small.put_slice(head);
-        if body.len() <= SMALL {
-            self.small.put_slice(&body);
-        } else {
-            self.flush_small();
-            self.parts.push_back(body);
+        self.small.put_slice(&body[..copied]);
+        self.gathered(self.small.len() - before);
+        if copied < body.len() {
+            self.parts.push_back(Part::Large(body));
         }
     }
 
-    fn flush_small(&mut self) {
-        if !self.small.is_empty() {
-            self.parts.push_back(self.small.split().freeze());
+    fn gathered(&mut self, more: usize) {
+        match self.parts.back_mut() {
+            Some(Part::Small(length)) => *length += more,
+            _ => self.parts.push_back(Part::Small(more)),
+        }
+    }
+}
+
+impl Part {
+    fn len(&self) -> usize {
+        match self {
+            Self::Small(length) => *length,
+            Self::Large(bytes) => bytes.len(),
         }
     }
 }
 
 impl Buf for Batch {
     fn remaining(&self) -> usize {
-        self.parts.iter().map(Bytes::len).sum()
+        self.parts.iter().map(Part::len).sum()
     }
 
     fn chunk(&self) -> &[u8] {
-        self.parts.front().map_or(&[], |part| part)
+        match self.parts.front() {
+            Some(Part::Small(length)) => &self.small[self.written..self.written + length],
+            Some(Part::Large(bytes)) => bytes,
+            None => &[],
+        }
     }
 
     fn advance(&mut self, mut count: usize) {
         while count > 0
             && let Some(first) = self.parts.front_mut()
         {
-            if first.len() > count {
-                first.advance(count);
-                return;
+            let now = count.min(first.len());
+            match first {
+                Part::Small(length) => {
+                    *length -= now;
+                    self.written += now;
+                }
+                Part::Large(bytes) => bytes.advance(now),
             }
-            count -= first.len();
-            self.parts.pop_front();
+            if first.len() == 0 {
+                self.parts.pop_front();
+            }
+            count -= now;
         }
     }
 
     fn chunks_vectored<'a>(&'a self, into: &mut [IoSlice<'a>]) -> usize {
+        let mut small = &self.small[self.written..];
         let slices = into.iter_mut().zip(&self.parts);
-        slices.map(|(slice, part)| *slice = IoSlice::new(part)).count()
+        slices
+            .map(|(slice, part)| {
+                *slice = IoSlice::new(match part {
+                    Part::Small(length) => small.split_off(..*length).unwrap_or_default(),
+                    Part::Large(bytes) => bytes,
+                });
+            })
+            .count()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
     use futures_util::StreamExt;
     use tokio_tungstenite::WebSocketStream;
     use tokio_tungstenite::tungstenite::Message as Ws;
@@ -131,8 +176,11 @@ mod tests {
         let count = messages.len();
         let writing = async {
             let mut batch = Batch::default();
-            messages.into_iter().for_each(|message| batch.add(message, with_metadata));
-            batch.write_to(&mut ours).await.unwrap();
+            for part in messages.chunks(4) {
+                part.iter().for_each(|message| batch.add(message.clone(), with_metadata));
+                batch.write_to(&mut ours).await.unwrap();
+                assert!(batch.parts.is_empty() && batch.small.capacity() <= KEPT);
+            }
         };
         let reading = async {
             let socket = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
@@ -165,6 +213,6 @@ mod tests {
         let payload = Bytes::from(vec![1; SMALL + 1]);
         let mut batch = Batch::default();
         batch.add(Message::ordinary_binary(payload.clone()), false);
-        assert_eq!(batch.parts.back().unwrap().as_ptr(), payload.as_ptr());
+        assert!(matches!(batch.parts.back(), Some(Part::Large(part)) if part.as_ptr() == payload.as_ptr()));
     }
 }

@@ -12,6 +12,7 @@ use crate::model::event::{Event, History};
 use crate::model::id::JobId;
 use crate::model::job::{Attempt, AttemptOutcome, JobOutcome};
 
+use super::super::capacity::sharing;
 use super::super::input::{
     Action, Announcement, Closed, EndKind, Ending, InstanceChange, Reply, RequestId, Sighting, Target,
 };
@@ -414,6 +415,7 @@ impl Core {
 
     pub(super) fn instance_changed(&mut self, index: usize, change: InstanceChange) {
         let now = self.now.tick;
+        let change = sharing(&self.instances, change);
         let Some(instance) = self.instances.get_mut(index) else { return };
         match change {
             InstanceChange::Up(can) => {

@@ -1,9 +1,10 @@
 //! The three limits of a job, and interrupts that nobody confirms.
 
 use crate::clock::Tick;
-use crate::model::decision::{DecisionRecord, Limit, Progress, Question, Seen, TimeoutDecision};
+use crate::model::decision::{DecisionRecord, Limit, Progress, Question, TimeoutDecision};
 use crate::model::id::{JobId, UpstreamId};
 use crate::model::job::JobOutcome;
+use crate::model::seen::Seen;
 
 use super::super::input::Action;
 use super::{Asked, Core, Delivery, Phase, StopReason, clamp_ms};
@@ -43,7 +44,7 @@ impl Core {
             let entry = &self.jobs[&id];
             let waited = clamp_ms(now.since(entry.accepted));
             let progress = Progress { elapsed_ms: waited, silent_ms: waited, ..Progress::default() };
-            let seen = Seen::of(&progress);
+            let seen = Some(Seen::Progress(progress));
             let question = Question::OnTimeout { job: self.view(entry), limit: Limit::Queue, progress };
             self.ask(Asked::Timeout { job: id, attempt: 0, limit: Limit::Queue, seen }, question);
         }
@@ -90,7 +91,7 @@ impl Core {
             node_percent: run.node_percent,
         };
         let question = Question::OnTimeout { job: self.view(&self.jobs[&id]), limit, progress };
-        self.ask(Asked::Timeout { job: id, attempt, limit, seen: Seen::of(&progress) }, question);
+        self.ask(Asked::Timeout { job: id, attempt, limit, seen: Some(Seen::Progress(progress)) }, question);
     }
 
     pub(super) fn timeout_decided(

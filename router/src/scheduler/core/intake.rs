@@ -5,10 +5,11 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use crate::clock::Tick;
-use crate::model::decision::{Admission, DecisionRecord, Limits, Priority, Question, Seen};
+use crate::model::decision::{Admission, DecisionRecord, Limits, Priority, Question};
 use crate::model::event::{Event, History, OpenJob};
 use crate::model::id::JobId;
 use crate::model::job::{Attempt, Job, JobOutcome, Needs, Number};
+use crate::model::seen::Seen;
 use crate::model::view::Load;
 
 use super::super::input::{Action, Refusal, Reply, RequestId, Scope, Sighting};
@@ -29,7 +30,7 @@ impl Core {
         let mut view = job_view(&job, tenant, client);
         view.run_ms = self.learned.run_ms(job.needs.signature, None);
         let load = self.load(tenant, client);
-        let seen = Seen::of(&load);
+        let seen = Some(Seen::Load(load));
         self.ask(Asked::Intake { request, job, seen }, Question::Intake { job: view, load });
     }
 

@@ -41,10 +41,10 @@ impl Core {
         seats.dedup();
         let mut offers: Vec<Offer> = Vec::new();
         for (job, (id, rows)) in (0..).zip(jobs.iter().zip(&eligible)) {
-            let needs = &self.jobs[id].job.needs;
+            let outlook = self.learned.outlook(&self.jobs[id].job.needs);
             // Both lists are in the order of instances.
-            for (seat, index) in (0..).zip(&seats).filter(|(_, index)| rows.contains(index)) {
-                offers.push(self.instances[*index].offer(*index, (job, seat), needs, &self.learned));
+            for (seat, index) in (0..).zip(&seats).filter(|(_, index)| rows.binary_search(index).is_ok()) {
+                offers.push(self.instances[*index].offer(*index, (job, seat), &outlook));
             }
         }
         let views: Vec<JobView> = jobs.iter().map(|id| self.view(&self.jobs[id])).collect();

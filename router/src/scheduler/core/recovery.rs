@@ -1,10 +1,11 @@
 //! After a failed attempt: the policy says again or never, the host's limit on attempts still holds.
 
 use crate::clock::Tick;
-use crate::model::decision::{Cause, DecisionRecord, Failure, Question, RecoveryDecision, Seen};
+use crate::model::decision::{Cause, DecisionRecord, Failure, Question, RecoveryDecision};
 use crate::model::event::Event;
 use crate::model::id::JobId;
 use crate::model::job::{AttemptOutcome, JobOutcome};
+use crate::model::seen::Seen;
 
 use super::super::input::{Action, Ending};
 use super::explain::seeing;

@@ -7,7 +7,7 @@ use crate::model::decision::{DecisionRecord, Question, Route, RouteDecision};
 use crate::model::event::Event;
 use crate::model::id::{JobId, UpstreamId};
 use crate::model::job::{Attempt, JobOutcome};
-use crate::model::view::Candidate;
+use crate::model::view::{Candidate, Capabilities};
 
 use super::super::input::{Action, NotStored};
 use super::entry::Hold;
@@ -56,11 +56,10 @@ impl Core {
         };
         let entry = &self.jobs[&row.id];
         let rows = self.eligible(row.id);
-        let candidates: Vec<Candidate> = rows
-            .iter()
-            .map(|&i| self.instances[i].candidate(i, &entry.job.needs, &self.learned, now))
-            .collect();
-        let seen = self.shown(row.id, &rows, &candidates);
+        let outlook = self.learned.outlook(&entry.job.needs);
+        let candidates: Vec<Candidate> =
+            rows.iter().map(|&i| self.instances[i].candidate(i, &outlook, now)).collect();
+        let seen = self.shown(row.id, &rows, candidates.iter().cloned());
         let question = Question::Route { job: self.view(entry), candidates };
         self.routing = true;
         self.ask(Asked::Route { job: row.id, rows, seen }, question);
@@ -74,8 +73,21 @@ impl Core {
     /// Instances that serve and have everything the job needs; the one to avoid only if there is no other.
     pub(super) fn eligible(&self, id: JobId) -> Vec<usize> {
         let entry = &self.jobs[&id];
+        // Instances of one kind share what they can do, which is looked up once.
+        let mut known: Vec<(*const Capabilities, bool)> = Vec::new();
+        let mut meets = |can: &Arc<Capabilities>| {
+            let at = Arc::as_ptr(can);
+            known.iter().find(|known| known.0 == at).map(|known| known.1).unwrap_or_else(|| {
+                let meets = can.meets(&entry.job.needs);
+                known.push((at, meets));
+                meets
+            })
+        };
         let mut rows: Vec<usize> = (0..self.instances.len())
-            .filter(|&i| self.instances[i].serves() && entry.may_run_on(&self.instances[i]))
+            .filter(|&i| {
+                let instance = &self.instances[i];
+                instance.serves() && meets(&instance.can) && entry.is_small_enough(instance)
+            })
             .collect();
         if let Some(avoid) = entry.avoid
             && rows.iter().any(|&i| i != avoid)
@@ -161,7 +173,7 @@ impl Core {
         let entry = self.jobs.get_mut(&id).expect("a waiting job has an entry");
         entry.end_hold(now.tick);
         let needs = &entry.job.needs;
-        let candidate = instance.candidate(index, needs, &self.learned, now.tick);
+        let candidate = instance.candidate(index, &self.learned.outlook(needs), now.tick);
         let predicted_ms = candidate.run_ms.map(|run| run.saturating_add(candidate.load_ms.unwrap_or(0)));
         entry.attempts += 1;
         let attempt = Attempt {
@@ -240,6 +252,11 @@ impl Core {
 impl Entry {
     /// Has the instance what the job needs, as far as that is known?
     pub(super) fn may_run_on(&self, instance: &Instance) -> bool {
-        instance.can.meets(&self.job.needs) && self.outgrew_mib.is_none_or(|mib| instance.is_larger_than(mib))
+        instance.can.meets(&self.job.needs) && self.is_small_enough(instance)
+    }
+
+    /// Has it not run out of the memory of a GPU of this size?
+    fn is_small_enough(&self, instance: &Instance) -> bool {
+        self.outgrew_mib.is_none_or(|mib| instance.is_larger_than(mib))
     }
 }
