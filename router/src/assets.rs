@@ -289,7 +289,7 @@ impl Handle {
         let mut given = self.lock();
         let files = given.entry(instance.clone()).or_default();
         if files.epoch != epoch {
-            *files = InstanceFiles { epoch, files: HashMap::new() };
+            *files = InstanceFiles { epoch, ..InstanceFiles::default() };
         }
         files.slot(file)
     }
