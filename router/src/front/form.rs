@@ -43,7 +43,6 @@ pub async fn read(request: Request<Body>, limit: u64, assets: &assets::Handle) -
         .and_then(|length| length.parse::<u64>().ok())
         .is_some_and(|length| length > limit)
     {
-        super::body::discard(request).await;
         return Err(answer::too_large(limit));
     }
     // ComfyUI finds no image in what is no form.
