@@ -23,7 +23,7 @@ use crate::front::{self, Front};
 use crate::scheduler::core::Core;
 use crate::scheduler::input::Restored;
 use crate::tasks::{self, OnError};
-use crate::{assets, fleet, ledger, metrics, policy, relay, scheduler, sessions, telemetry};
+use crate::{assets, fleet, ledger, metrics, policy, relay, scheduler, sessions, simulation, telemetry};
 use sockets::Sockets;
 use stop::{Stop, Why};
 
@@ -52,7 +52,7 @@ pub fn serve(
         router.looked(Duration::from_secs(10)).await;
         announce::ready(&router);
         let why = stop.wanted(async || router.reload(again()).await).await;
-        tracing::info!(why = ?why, "shutting down");
+        tracing::info!(%why, "shutting down");
         router.shutdown(async { stop.asked().await }).await?;
         match why {
             Why::Asked(_) => Ok(()),
@@ -61,6 +61,11 @@ pub fn serve(
             }
         }
     })
+}
+
+/// What a simulation is told of the router that this configures.
+pub(crate) fn scene(config: &Config) -> simulation::Scene {
+    parts::scene(config)
 }
 
 /// Without configured instances, those found on this machine.

@@ -8,6 +8,7 @@ mod policy;
 mod versions;
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -34,13 +35,18 @@ pub fn run() -> ExitCode {
         Command::Jobs(jobs) => finish(jobs::run(&jobs)),
         Command::Explain(job) => finish(explain::run(&job)),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "comfy-router", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "comfy-router", &mut script);
+            print(&String::from_utf8_lossy(&script));
             ExitCode::SUCCESS
         }
     }
 }
 
 fn policy_command(command: &PolicyCommand) -> anyhow::Result<()> {
+    if let Some(folder) = cache() {
+        crate::policy::tools::keep_compiled_in(folder);
+    }
     match command {
         PolicyCommand::New(new) => policy::new(new),
         PolicyCommand::Check(check) => policy::check(check),
@@ -60,6 +66,13 @@ fn policy_command(command: &PolicyCommand) -> anyhow::Result<()> {
         PolicyCommand::Component(component) => policy::component(component),
         PolicyCommand::Wit(wit) => policy::wit(wit),
     }
+}
+
+/// `comfy-router` in the user's cache directory, as the XDG base directory specification places it.
+fn cache() -> Option<PathBuf> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+    Some(base.join("comfy-router"))
 }
 
 fn with_config(sources: crate::config::Sources, go: impl FnOnce(Config) -> anyhow::Result<()>) -> ExitCode {

@@ -9,6 +9,7 @@
 
 pub mod instance;
 pub mod mistake;
+pub mod policy;
 pub mod routes;
 pub mod sections;
 pub mod sources;
@@ -22,10 +23,11 @@ use serde::Serialize;
 
 pub use instance::{Gpu, Instance, Url};
 pub use mistake::{Mistake, Mistakes, Origin};
+pub use policy::{HookFile, HookTable, Policy, PolicyCanary, PolicyLimits, PolicyRecord, PolicyState};
 pub use routes::{Route, RouteTo};
 pub use sections::{
-    ApiKey, Discover, Fleet, Front, HookFile, HookTable, Ledger, Limits, Log, LogFormat, Outputs, Policy,
-    PolicyLimits, PolicyState, PortRange, Secret, Telemetry, Timeouts,
+    ApiKey, Discover, Fleet, Front, Ledger, Limits, Log, LogFormat, Outputs, PortRange, Secret, Telemetry,
+    Timeouts,
 };
 pub use sources::{Setting, Sources};
 

@@ -10,8 +10,11 @@ mod conn;
 mod discover;
 mod forward;
 mod hearing;
+mod hops;
+mod line;
 mod link;
 mod member;
+mod plain;
 mod pool;
 mod restart;
 mod socket;
@@ -34,7 +37,7 @@ use tokio::sync::mpsc;
 pub use calls::{CallError, QueueSnapshot};
 pub use conn::ConnectError;
 pub use discover::discover;
-pub use forward::ForwardError;
+pub use forward::{Errand, ForwardError};
 pub use restart::RestartError;
 pub use stats::Device;
 pub use submit::{SubmitError, Submitted};
@@ -120,6 +123,8 @@ pub enum EventKind {
     },
     /// Its catalogue, its figures or its foreign prompts changed.
     Info(InstanceInfo),
+    /// It was looked at and is as it was; its figures are as old as this look.
+    Same(InstanceInfo),
     /// Events of prompts submitted under [`Handle::sid`] will come, also of those that an earlier socket heard of.
     SocketUp,
     /// Events since the last frame are lost; what ran must be looked up in its queue and history.
@@ -181,7 +186,7 @@ impl Handle {
 
     /// Where requests go that any instance may answer: the first that is up.
     pub fn home(&self) -> Option<InstanceId> {
-        self.board.instances().iter().find(|info| info.is_up()).map(|info| info.id.clone())
+        Some(self.members.get(self.board.home()? as usize)?.id().clone())
     }
 
     pub fn instance_of_home(&self) -> Option<InstanceInfo> {
@@ -307,6 +312,13 @@ impl Handle {
         let answer = forward::forward(member.pool(), request).await;
         member.requests().count(answer.as_ref().ok().map(|a| a.status().as_u16()), started.elapsed());
         answer
+    }
+
+    /// The common case of [`forward`](Self::forward): a plain request to the home instance. None if it is of another kind, or
+    /// no instance is up.
+    pub fn errand(&self, request: &Request<Body>) -> Option<Errand> {
+        let home = self.board.home()?;
+        Errand::new(self.members.get(home as usize)?, request)
     }
 
     /// Reads the instance's catalogue again; an [`EventKind::Info`] follows.

@@ -33,6 +33,7 @@ mod submit;
 mod upload;
 mod ws;
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -40,6 +41,7 @@ use hyper::{Request, Response};
 
 use crate::clock::Clock;
 use crate::config;
+use crate::fleet::Errand;
 use crate::metrics::{self, RouteKind};
 use crate::{assets, fleet, ledger, scheduler, sessions};
 use answer::Answer;
@@ -48,7 +50,9 @@ use gate::{Caller, Gate};
 use info::Caches;
 use routes::{Endpoint, Routes};
 
-pub use listen::{ListenError, Listener};
+// For whoever feeds it what no client should send.
+pub use form::{Form, read as read_form};
+pub use listen::Listener;
 
 /// What the face is made of. The handles are those of the running organs.
 #[derive(Clone)]
@@ -98,6 +102,15 @@ struct Call {
     params: Vec<String>,
 }
 
+/// What the door and the routes make of a request.
+enum Begun {
+    /// It passes through to the home instance as it is.
+    Plain(Errand),
+    /// The future of everything else is large.
+    Large(Pin<Box<dyn Future<Output = Answer> + Send>>),
+    Refused(Answer),
+}
+
 impl Call {
     fn query(&self) -> Vec<(String, String)> {
         body::query(self.request.uri().query().unwrap_or_default())
@@ -120,27 +133,41 @@ impl Front {
         })
     }
 
-    /// Answers one request, whatever it is.
-    async fn handle(self: Arc<Self>, mut request: Request<Body>) -> Response<Body> {
+    /// Answers one request, whatever it is. What happens before the first wait happens here, so that the future of the common
+    /// case, which hyper moves about, holds little.
+    fn handle(self: Arc<Self>, request: Request<Body>) -> impl Future<Output = Response<Body>> + Send {
         let started = std::time::Instant::now();
-        let (kind, answer) = match self.gate.admit(&mut request) {
-            Ok(caller) => {
-                let (route, params) = self.routes.find(request.method(), request.uri().path());
-                let call = Call { request, caller, params };
-                (route.kind, self.dispatch(route.endpoint, call).await)
-            }
-            Err(refused) => (RouteKind::Refused, refused),
-        };
-        metrics::http_request(kind, answer.status().as_u16(), started.elapsed());
-        answer.map(|body| body::counted(kind, body))
+        let (kind, begun) = self.begin(request);
+        async move {
+            let answer = match begun {
+                Begun::Plain(errand) => {
+                    let answered = errand.run().await;
+                    answered.unwrap_or_else(|failed| answer::unreachable(errand.instance(), &failed))
+                }
+                Begun::Large(answered) => answered.await,
+                Begun::Refused(refused) => refused,
+            };
+            metrics::http_request(kind, answer.status().as_u16(), started.elapsed());
+            answer.map(|body| body::counted(kind, body))
+        }
     }
 
-    async fn dispatch(self: Arc<Self>, endpoint: Endpoint, call: Call) -> Answer {
-        match endpoint {
-            // The common case is not boxed with the large ones below.
-            Endpoint::Home if !files::names_file(&call) => self.pass_home(call.request).await,
-            other => Box::pin(self.answer(other, call)).await,
+    fn begin(self: Arc<Self>, mut request: Request<Body>) -> (RouteKind, Begun) {
+        let caller = match self.gate.admit(&mut request) {
+            Ok(caller) => caller,
+            Err(refused) => return (RouteKind::Refused, Begun::Refused(refused)),
+        };
+        let (route, params) = self.routes.find(request.method(), request.uri().path());
+        let passes = route.endpoint == Endpoint::Home && !files::names_file(&request, caller.apart);
+        if passes && let Some(errand) = self.parts.fleet.errand(&request) {
+            return (route.kind, Begun::Plain(errand));
         }
+        let call = Call { request, caller, params };
+        let answered: Pin<Box<dyn Future<Output = Answer> + Send>> = match passes {
+            true => Box::pin(async move { self.pass_home(call.request).await }),
+            false => Box::pin(self.answer(route.endpoint, call)),
+        };
+        (route.kind, Begun::Large(answered))
     }
 
     async fn answer(self: Arc<Self>, endpoint: Endpoint, call: Call) -> Answer {

@@ -6,4 +6,5 @@ pub mod event;
 pub mod id;
 pub mod job;
 pub mod policy;
+pub mod seen;
 pub mod view;

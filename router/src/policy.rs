@@ -30,9 +30,10 @@ pub mod tools;
 mod turn;
 mod wasm;
 mod watch;
+mod yielding;
 
 pub use canary::{CanaryReport, Tally};
-pub use config::{Bounds, Breaker, Builtin, Component, Config, Extra, GuestLimits, Interface};
+pub use config::{Bounds, Breaker, Builtin, CanaryLimits, Component, Config, Extra, GuestLimits, Interface};
 pub use error::{LoadError, StartError};
 pub use handle::{Handle, OrderError, Settings, Source};
 pub use orders::Ordered;

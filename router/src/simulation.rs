@@ -10,6 +10,7 @@ mod imagined;
 mod learnt;
 mod page;
 mod report;
+mod scene;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -18,5 +19,6 @@ mod world;
 pub use figures::{ClassFigures, Figures, Spread, TenantFigures};
 pub use imagined::{Imagined, imagined};
 pub use report::{Day, Report};
+pub use scene::{Scene, Weights};
 pub use trace::{Arrival, Gather, Reading, Station, Trace};
 pub use world::simulate;

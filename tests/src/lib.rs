@@ -39,11 +39,25 @@ pub use socket::{Message, Socket};
 /// How long anything may take before a test gives up: many times what it takes on a slow machine.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
+/// The same where a component of many megabytes is compiled, which gives way to everything else on the machine.
+pub const COMPILING: Duration = Duration::from_secs(1_200);
+
 /// Polls until `look` finds what it looks for.
 ///
 /// # Panics
 /// When the deadline passes; `what` says what was waited for.
-pub async fn eventually<T, F>(what: &str, mut look: impl FnMut() -> F) -> T
+pub async fn eventually<T, F>(what: &str, look: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    eventually_by(DEADLINE, what, look).await
+}
+
+/// The same, by another deadline.
+///
+/// # Panics
+/// When it passes.
+pub async fn eventually_by<T, F>(deadline: Duration, what: &str, mut look: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,
 {
@@ -55,7 +69,7 @@ where
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    within(what, polling).await
+    within_time(deadline, what, polling).await
 }
 
 /// Waits for `future`, at most until the deadline.
@@ -63,6 +77,14 @@ where
 /// # Panics
 /// When the deadline passes; `what` says what was waited for.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    let waited = tokio::time::timeout(DEADLINE, future).await;
-    waited.unwrap_or_else(|_| panic!("{what}: not within {} s", DEADLINE.as_secs()))
+    within_time(DEADLINE, what, future).await
+}
+
+/// The same, by another deadline.
+///
+/// # Panics
+/// When it passes.
+pub async fn within_time<T>(deadline: Duration, what: &str, future: impl Future<Output = T>) -> T {
+    let waited = tokio::time::timeout(deadline, future).await;
+    waited.unwrap_or_else(|_| panic!("{what}: not within {} s", deadline.as_secs()))
 }

@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Http, binaries, eventually, process::Process, within};
+use crate::{COMPILING, DEADLINE, Http, binaries, eventually, process::Process, within, within_time};
 
 /// What `comfy-router serve` is told.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +22,8 @@ pub struct Serve {
     disk_mib: Option<u32>,
     /// Where clients connect, if a supervisor holds that socket.
     socket: Option<Arc<TcpListener>>,
+    /// It compiles a component of many megabytes before it serves.
+    compiles: bool,
 }
 
 impl Serve {
@@ -47,6 +49,13 @@ impl Serve {
     #[must_use]
     pub fn patient(self) -> Self {
         self.set("policy.limits.deadline_ms=1000")
+    }
+
+    /// With a policy of many megabytes: neither the router nor the test gives up while it is compiled beside other tests.
+    #[must_use]
+    pub fn compiles(self) -> Self {
+        let limit = format!("policy.limits.compile_s={}", COMPILING.as_secs());
+        Self { compiles: true, ..self }.set(&limit)
     }
 
     #[must_use]
@@ -311,7 +320,9 @@ async fn ready(serve: &Serve, folder: &Path, addresses: &(String, String)) -> (P
             command.args(["--log", "info,comfy_router=debug"]);
         }
         let mut process = Process::start(&mut command, &log(folder));
-        if let Some((url, admin)) = within("the router serves", announced(&mut process)).await {
+        let patience = if serve.compiles { COMPILING } else { DEADLINE };
+        let announced = within_time(patience, "the router serves", announced(&mut process)).await;
+        if let Some((url, admin)) = announced {
             return (process, url, admin);
         }
         let log = std::fs::read_to_string(log(folder)).unwrap_or_default();
@@ -395,6 +406,8 @@ fn supervised(socket: &TcpListener) -> Command {
 /// Without the variables of this process, which would configure it.
 fn command(arguments: &[&str]) -> Command {
     let mut command = without_our_variables(Command::new(binaries::router()));
+    // What the command line keeps for the user goes elsewhere.
+    command.env("XDG_CACHE_HOME", Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/test-cache"));
     command.args(arguments);
     command
 }

@@ -48,12 +48,20 @@ fn main() {
         println!("{:<16} {p50:>8.1} {p99:>8.1} {max:>8.1} {in_core:>8.1} {jobs:>8}", shipped.name());
     }
     println!("\none question to model-affinity or least-loaded, while the loading thread ...");
-    println!("{:<16} {:>8} {:>8} {:>8} {:>8} {:>8}", "", "p50", "p99", "max", "asked", "times");
+    println!(
+        "{:<16} {:>8} {:>8} {:>8} {:>8} {:>8}   bystander late: p99, max",
+        "", "p50", "p99", "max", "asked", "times"
+    );
     for work in swap::Work::ALL {
-        let (mut total, times) = runtime.block_on(swap::measure(&asked(Shipped::ModelAffinity), work));
+        let measured = runtime.block_on(swap::measure(&asked(Shipped::ModelAffinity), work));
+        let (mut total, mut late, times) = (measured.total, measured.late, measured.times);
         let count = total.len();
         let [p50, p99, max] = shares(&mut total);
-        println!("{:<16} {p50:>8.1} {p99:>8.1} {max:>8.1} {count:>8} {times:>8}", work.name());
+        let [_, late_p99, late_max] = shares(&mut late);
+        println!(
+            "{:<16} {p50:>8.1} {p99:>8.1} {max:>8.1} {count:>8} {times:>8} {late_p99:>12.1} {late_max:>8.1}",
+            work.name()
+        );
     }
 }
 

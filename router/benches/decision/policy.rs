@@ -12,6 +12,8 @@ use comfy_router::policy::{Handle, Shipped};
 use super::{INSTANCES, QUEUE};
 
 const ROUNDS: u32 = 100;
+/// Between two questions that are not asked back to back.
+pub(crate) const PAUSE: Duration = Duration::from_micros(500);
 
 /// Times of whole questions and of their part in the guest.
 pub(crate) async fn measure(handle: &Handle, shipped: Shipped) -> (Vec<Duration>, Vec<Duration>) {
@@ -54,7 +56,7 @@ pub(crate) async fn ask_all(handle: &Handle) -> Vec<Duration> {
         total.push(started.elapsed());
         assert_eq!(decided.records[0].fallback, None, "a policy answered");
         // As jobs come: not back to back.
-        tokio::time::sleep(Duration::from_micros(500)).await;
+        tokio::time::sleep(PAUSE).await;
     }
     total
 }

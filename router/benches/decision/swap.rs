@@ -1,9 +1,13 @@
 //! The question alone, as in `policy`, while the loading thread is at work: while it compiles a component of 2 MB over and
 //! over, and while versions are exchanged ten times a second.
+//!
+//! A bystander, a thread that shares nothing with the router, sleeps as long as is waited between two questions, and says by how
+//! much it woke too late: so much of a long question is the machine's, and no lock of ours.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use comfy_router::policy::{Handle, LoadError, Shipped, Source};
 
@@ -29,31 +33,57 @@ impl Work {
     }
 }
 
-/// Times of the questions, and how often the work was done meanwhile.
-pub(crate) async fn measure(handle: &Handle, work: Work) -> (Vec<Duration>, u32) {
-    let (over, done) = (AtomicBool::new(false), AtomicU32::new(0));
-    let asking = async {
-        let mut total = Vec::new();
-        // Until it was done some times, so that its whole length is met.
-        while total.is_empty() || (work != Work::Nothing && done.load(Ordering::Relaxed) < 5) {
-            total.extend(policy::ask_all(handle).await);
-        }
-        over.store(true, Ordering::Relaxed);
-        total
-    };
-    // The work is the loading thread's; here it is only waited for.
-    let (total, ()) = tokio::join!(asking, labour(handle, work, &over, &done));
-    (total, done.load(Ordering::Relaxed))
+pub(crate) struct Measured {
+    /// Times of the questions.
+    pub(crate) total: Vec<Duration>,
+    /// By how much the bystander woke too late.
+    pub(crate) late: Vec<Duration>,
+    /// How often the work was done meanwhile.
+    pub(crate) times: u32,
 }
 
-async fn labour(handle: &Handle, work: Work, over: &AtomicBool, done: &AtomicU32) {
-    let large = if work == Work::Compiles { large() } else { Vec::new() };
+/// Of one kind of work, which is ordered by a thread of its own: whoever asks does nothing else.
+pub(crate) async fn measure(handle: &Handle, work: Work) -> Measured {
+    let large = Arc::new(if work == Work::Compiles { large() } else { Vec::new() });
+    let (over, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let bystander = std::thread::spawn({
+        let over = over.clone();
+        move || stand_by(&over)
+    });
+    let labourer = std::thread::spawn({
+        let (handle, runtime) = (handle.clone(), tokio::runtime::Handle::current());
+        let (over, done) = (over.clone(), done.clone());
+        move || runtime.block_on(labour(&handle, work, &large, &over, &done))
+    });
+    let mut total = Vec::new();
+    // Until it was done some times, so that its whole length is met.
+    while total.is_empty() || (work != Work::Nothing && done.load(Ordering::Relaxed) < 5) {
+        total.extend(policy::ask_all(handle).await);
+        assert!(work == Work::Nothing || !labourer.is_finished(), "the work is done all the time");
+    }
+    over.store(true, Ordering::Relaxed);
+    let late = bystander.join().expect("it ends");
+    labourer.join().expect("it ends");
+    Measured { total, late, times: done.load(Ordering::Relaxed) }
+}
+
+fn stand_by(over: &AtomicBool) -> Vec<Duration> {
+    let mut late = Vec::new();
+    while !over.load(Ordering::Relaxed) {
+        let began = Instant::now();
+        std::thread::sleep(policy::PAUSE);
+        late.push(began.elapsed().saturating_sub(policy::PAUSE));
+    }
+    late
+}
+
+async fn labour(handle: &Handle, work: Work, large: &[u8], over: &AtomicBool, done: &AtomicU32) {
     let mut versions = [Shipped::ModelAffinity, Shipped::LeastLoaded].into_iter().cycle();
     while !over.load(Ordering::Relaxed) {
         match work {
             Work::Nothing => return,
             Work::Compiles => {
-                let source = Source::Bytes { name: "large".to_owned(), bytes: large.clone() };
+                let source = Source::Bytes { name: "large".to_owned(), bytes: large.to_vec() };
                 // It is compiled whole before it is found to answer nothing.
                 let refused = handle.load(source).await;
                 assert!(matches!(refused, Err(LoadError::NoHooks(_))), "{refused:?}");

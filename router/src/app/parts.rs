@@ -11,6 +11,7 @@ use crate::config::{Config, HookFile};
 use crate::model::decision::Limits;
 use crate::scheduler::config::{CoreConfig, QuarantineConfig};
 use crate::scheduler::input::InstanceSpec;
+use crate::simulation::{Scene, Weights};
 use crate::{assets, ledger, policy, sessions, telemetry};
 
 pub(super) async fn ledger(config: &Config) -> anyhow::Result<(ledger::Service, ledger::Handle)> {
@@ -37,6 +38,19 @@ pub(super) fn policy(config: &Config) -> policy::Config {
     policy.limits.call_ms = limits.deadline_ms;
     policy.limits.memory_mib = limits.memory_mib;
     policy.limits.host_calls = limits.host_calls;
+    policy.limits.compile_s = limits.compile_s;
+    policy.canary = policy::CanaryLimits {
+        attempts: written.canary.attempts,
+        failures_percent: written.canary.failures_percent,
+        wait_percent: written.canary.wait_percent,
+        wait_ms: written.canary.wait_ms,
+    };
+    policy.record = policy::RecordConfig {
+        ring_kib: written.record.ring_kib,
+        dir: written.record.dir.clone(),
+        file_mib: written.record.file_mib,
+        files: written.record.files,
+    };
     policy.breaker.failures = limits.failures;
     policy.builtin.attempts = config.limits.attempts;
     policy.builtin.limits = default_limits(config);
@@ -122,6 +136,7 @@ pub(super) fn core(config: &Config) -> CoreConfig {
         max_queued: config.limits.queue_jobs,
         max_queued_per_tenant: config.limits.tenant_jobs,
         text_bytes: config.limits.queue_memory_bytes,
+        window: config.policy.window as usize,
         max_limits: Limits {
             queue_ms: ms(timeouts.queue_max_s),
             run_ms: ms(timeouts.run_max_s),
@@ -136,6 +151,15 @@ pub(super) fn core(config: &Config) -> CoreConfig {
             restart_pause_ms: config.fleet.restart_pause_s.saturating_mul(1_000),
         },
         ..CoreConfig::default()
+    }
+}
+
+/// What a simulation is told of the router that this configures.
+pub(super) fn scene(config: &Config) -> Scene {
+    Scene {
+        core: core(config),
+        builtin: Some(policy(config).builtin),
+        weights: Weights::of(&config.policy.settings),
     }
 }
 

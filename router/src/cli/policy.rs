@@ -12,8 +12,9 @@ use super::arguments::{
     PolicyBench, PolicyBindings, PolicyComponent, PolicyFile, PolicyNew, PolicyReplay, PolicyTest, PolicyWit,
 };
 use super::print;
+use crate::config::{Config, Sources};
 use crate::policy::tools;
-use crate::simulation;
+use crate::{app, simulation};
 use project::Project;
 
 pub(super) use develop::develop;
@@ -57,16 +58,31 @@ pub(super) fn test(arguments: &PolicyTest) -> anyhow::Result<()> {
 }
 
 pub(super) fn replay(arguments: &PolicyReplay) -> anyhow::Result<()> {
-    let settings = settings(&arguments.settings)?;
+    let (scene, settings) = scene(arguments)?;
     let [first, rest @ ..] = arguments.policies.as_slice() else { anyhow::bail!("--policy is missing") };
     anyhow::ensure!(rest.len() <= 1, "two policies can be compared, not {}", arguments.policies.len());
     let second = rest.first().map(|component| tools::Player { component, settings: &settings });
     let first = tools::Player { component: first, settings: &settings };
-    let report = simulation::Report::of(&arguments.logs, &first, second.as_ref())?;
+    let report = simulation::Report::within(scene, &arguments.logs, &first, second.as_ref())?;
     if let Some(page) = &arguments.html {
         std::fs::write(page, report.page()).with_context(|| format!("cannot write {}", page.display()))?;
     }
     show(&report, arguments.json)
+}
+
+/// What the simulation is told of the router that made the recording, and the settings of the policies.
+fn scene(arguments: &PolicyReplay) -> anyhow::Result<(simulation::Scene, Settings)> {
+    let given = arguments.settings.as_deref().map(settings).transpose()?;
+    let (mut scene, configured) = match &arguments.config {
+        None => (simulation::Scene::default(), Settings::new()),
+        Some(file) => {
+            let config = Config::load(Sources::of_process(Some(file.clone()), Vec::new()))?;
+            (app::scene(&config), config.policy.settings)
+        }
+    };
+    let settings = given.unwrap_or(configured);
+    scene.weights = simulation::Weights::of(&settings);
+    Ok((scene, settings))
 }
 
 /// A component, with what its project says of it.

@@ -1,6 +1,5 @@
 //! The sections of the file, each with its defaults. A key's doc comment is its reference.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -116,90 +115,6 @@ impl Default for Ledger {
             idempotency_keys: 10_000,
             max_file_mib: None,
         }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Policy {
-    /// A component; watched, so that a new file takes over while jobs run. Absent: the shipped policy.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub file: Option<PathBuf>,
-    /// Handed to the policy as JSON; it says itself what it understands.
-    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
-    pub settings: serde_json::Map<String, serde_json::Value>,
-    /// Components of their own for some interfaces: `housekeeping = "guard"`, a file or the name of a shipped policy, or
-    /// a table with `file` and `settings`. Interfaces with the same file share one component.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub hooks: BTreeMap<String, HookFile>,
-    pub limits: PolicyLimits,
-    pub state: PolicyState,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum HookFile {
-    File(PathBuf),
-    Table(HookTable),
-}
-
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct HookTable {
-    pub file: PathBuf,
-    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
-    pub settings: serde_json::Map<String, serde_json::Value>,
-}
-
-impl HookFile {
-    pub fn file(&self) -> &PathBuf {
-        match self {
-            Self::File(file) | Self::Table(HookTable { file, .. }) => file,
-        }
-    }
-
-    pub fn file_mut(&mut self) -> &mut PathBuf {
-        match self {
-            Self::File(file) | Self::Table(HookTable { file, .. }) => file,
-        }
-    }
-
-    pub fn settings(&self) -> serde_json::Map<String, serde_json::Value> {
-        match self {
-            Self::File(_) => serde_json::Map::new(),
-            Self::Table(table) => table.settings.clone(),
-        }
-    }
-}
-
-/// What one policy may remember.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PolicyState {
-    pub keys: u32,
-    pub kib: u32,
-}
-
-impl Default for PolicyState {
-    fn default() -> Self {
-        Self { keys: 10_000, kib: 4_096 }
-    }
-}
-
-/// What one call of a policy may use.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PolicyLimits {
-    pub deadline_ms: u64,
-    pub memory_mib: u32,
-    pub host_calls: u32,
-    /// Failures in a row after which the policy is replaced by the last good one.
-    pub failures: u32,
-}
-
-impl Default for PolicyLimits {
-    fn default() -> Self {
-        Self { deadline_ms: 5, memory_mib: 64, host_calls: 10_000, failures: 3 }
     }
 }
 

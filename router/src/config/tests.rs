@@ -222,3 +222,38 @@ fn a_wrong_route_or_output_is_named() {
         assert!(mistakes.contains(named), "{named:?} is named in:\n{mistakes}");
     }
 }
+
+#[test]
+fn what_an_operator_says_of_the_policy_is_read_shown_and_checked() {
+    let world = World::new().file(
+        "[policy]\nwindow = 64\n[policy.limits]\ncompile_s = 300\n[policy.record]\ndir = 'decisions'\nring_kib = 0\n\
+         [policy.canary]\nattempts = 50\nfailures_percent = 5\nwait_percent = 20\nwait_ms = 2000\n[policy.settings]\na = 1",
+    );
+    let config = world.load().unwrap();
+    let policy = &config.policy;
+    assert_eq!((policy.window, policy.limits.compile_s, policy.record.ring_kib), (64, 300, 0));
+    assert_eq!(policy.record.dir, Some(world.path("decisions")), "beside the file that names it");
+    assert_eq!((policy.canary.attempts, policy.canary.failures_percent), (50, 5));
+    assert_eq!((policy.canary.wait_percent, policy.canary.wait_ms), (20, 2_000));
+    let again = World::new().file(&config.show()).load().unwrap();
+    assert_eq!(again.policy, config.policy);
+
+    let mistakes = World::new()
+        .file(
+            "[policy]\nwindow = 0\n[policy.limits]\ncompile_s = 0\n[policy.record]\nfile_mib = 0\nfiles = 0\n\
+             [policy.canary]\nattempts = 0\nfailures_percent = 101\nwait_percent = 1000000\nwait_ms = 4000000",
+        )
+        .mistakes();
+    for key in [
+        "policy.window",
+        "policy.limits.compile_s",
+        "policy.record.file_mib",
+        "policy.record.files",
+        "policy.canary.attempts",
+        "policy.canary.failures_percent",
+        "policy.canary.wait_percent",
+        "policy.canary.wait_ms",
+    ] {
+        assert!(mistakes.contains(&format!("{key}: ")), "{key} is named in:\n{mistakes}");
+    }
+}

@@ -148,6 +148,9 @@ impl Check<'_> {
             }
         }
         self.hook_files(config);
+        if let Some(dir) = &mut config.policy.record.dir {
+            *dir = self.merged.beside_file(dir, &KeyPath::keys(&["policy", "record", "dir"]));
+        }
         if let Some(file) = &config.policy.file {
             let key = KeyPath::keys(&["policy", "file"]);
             let file = self.merged.beside_file(file, &key);
@@ -279,7 +282,8 @@ impl Check<'_> {
     fn ranges(&mut self, config: &Config) {
         const HOUR_MS: u64 = 3_600_000;
         let (fleet, limits, policy) = (&config.fleet, &config.limits, &config.policy.limits);
-        let rows: [(&str, &str, u64, u64, u64); 45] = [
+        let (canary, record) = (&config.policy.canary, &config.policy.record);
+        let rows: [(&str, &str, u64, u64, u64); 54] = [
             ("discover", "timeout_ms", config.discover.timeout_ms, 10, 60_000),
             ("fleet", "poll_ms", fleet.poll_ms, 50, HOUR_MS),
             ("fleet", "connect_timeout_ms", fleet.connect_timeout_ms, 1, HOUR_MS),
@@ -299,6 +303,15 @@ impl Check<'_> {
             ("policy.limits", "memory_mib", policy.memory_mib.into(), 1, 4_096),
             ("policy.limits", "host_calls", policy.host_calls.into(), 1, 10_000_000),
             ("policy.limits", "failures", policy.failures.into(), 1, 1_000),
+            ("policy.limits", "compile_s", policy.compile_s, 1, 3_600),
+            ("policy", "window", config.policy.window.into(), 1, 512),
+            ("policy.canary", "attempts", canary.attempts.into(), 1, 1_000_000),
+            ("policy.canary", "failures_percent", canary.failures_percent.into(), 0, 100),
+            ("policy.canary", "wait_percent", canary.wait_percent.into(), 0, 100_000),
+            ("policy.canary", "wait_ms", canary.wait_ms.into(), 0, HOUR_MS),
+            ("policy.record", "ring_kib", record.ring_kib.into(), 0, 4 << 20),
+            ("policy.record", "file_mib", record.file_mib.into(), 1, 1 << 20),
+            ("policy.record", "files", record.files.into(), 1, 1_000_000),
             ("policy.state", "keys", config.policy.state.keys.into(), 1, 1_000_000),
             ("policy.state", "kib", config.policy.state.kib.into(), 1, 1 << 20),
             ("ledger", "history", u64::from(config.ledger.history), 1, 10_000_000),

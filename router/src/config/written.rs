@@ -7,8 +7,9 @@ use toml::{Table, Value};
 
 use super::instance::{Gpu, Url};
 use super::mistake::{Mistake, Origin};
+use super::policy::Policy;
 use super::routes::Route;
-use super::sections::{Discover, Fleet, Front, Ledger, Limits, Log, Outputs, Policy, Telemetry, Timeouts};
+use super::sections::{Discover, Fleet, Front, Ledger, Limits, Log, Outputs, Telemetry, Timeouts};
 use super::sources::{KeyPath, Merged, Step, one_line};
 
 #[derive(Debug, Default, Deserialize)]

@@ -24,6 +24,11 @@ impl Board {
         self.instances.load_full()
     }
 
+    /// The first that is up.
+    pub(super) fn home(&self) -> Option<u32> {
+        self.instances.load().iter().find(|info| info.is_up()).map(|info| info.index)
+    }
+
     pub(super) fn get(&self, index: u32) -> Option<InstanceInfo> {
         self.instances.load().get(index as usize).cloned()
     }

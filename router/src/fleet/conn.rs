@@ -10,7 +10,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -22,6 +22,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use super::line::Line;
 use crate::config::Url;
 
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +61,8 @@ pub(super) struct Conn {
     driver: Option<http1::Connection<Wire, Body>>,
     written: Arc<AtomicU64>,
     ended: bool,
+    /// Writes nothing.
+    taken_over: bool,
 }
 
 /// What is left of a connection after a `101`.
@@ -71,12 +74,27 @@ pub(super) struct Upgraded {
 
 impl Conn {
     pub(super) async fn open(url: &Url, patience: Duration) -> Result<Self, ConnectError> {
-        let stream = connect(url, patience).await?;
+        Self::over(connect(url, patience).await?).await
+    }
+
+    /// Over a connection that is there.
+    pub(super) async fn over(stream: TcpStream) -> Result<Self, ConnectError> {
+        Self::with(stream, None).await
+    }
+
+    /// Over a connection that a request has been sent over already; `early` is what has been read of its answer. The
+    /// next request goes nowhere but into hyper, which then knows what the answer is to.
+    pub(super) async fn taking_over(stream: TcpStream, early: Bytes) -> Result<Self, ConnectError> {
+        Self::with(stream, Some(Early { bytes: early, waiting: None, due: false })).await
+    }
+
+    async fn with(stream: TcpStream, early: Option<Early>) -> Result<Self, ConnectError> {
         let written = Arc::new(AtomicU64::new(0));
-        let io = Wire { io: TokioIo::new(stream), written: written.clone(), unheard: false };
+        let taken_over = early.is_some();
+        let io = Wire { io: TokioIo::new(stream), written: written.clone(), unheard: taken_over, early };
         let handshake = http1::Builder::new().handshake(io).await;
         let (sender, driver) = handshake.map_err(|error| ConnectError::Failed(io::Error::other(error)))?;
-        Ok(Self { sender, driver: Some(driver), written, ended: false })
+        Ok(Self { sender, driver: Some(driver), written, ended: false, taken_over })
     }
 
     /// Sends a request and waits for the head of its answer. A connection that has died meanwhile is noticed before anything is
@@ -136,6 +154,19 @@ impl Conn {
         Some(Upgraded { stream: parts.io.io.into_inner(), early: parts.read_buf })
     }
 
+    /// It only read an answer, so that it cannot send a request.
+    pub(super) fn is_taken_over(&self) -> bool {
+        self.taken_over
+    }
+
+    /// The connection alone, if nothing more is to be read. To be asked only between two requests.
+    pub(super) fn into_line(self) -> Option<Line> {
+        let parts = self.driver?.into_parts();
+        let is_all_read =
+            parts.read_buf.is_empty() && parts.io.early.is_none_or(|early| early.bytes.is_empty());
+        is_all_read.then(|| Line::new(parts.io.io.into_inner()))
+    }
+
     fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
@@ -176,6 +207,26 @@ struct Wire {
     io: TokioIo<TcpStream>,
     written: Arc<AtomicU64>,
     unheard: bool,
+    early: Option<Early>,
+}
+
+/// Read before hyper came. It is handed out when hyper has written its request: before, it would be an answer to none.
+struct Early {
+    bytes: Bytes,
+    due: bool,
+    waiting: Option<Waker>,
+}
+
+impl Early {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBufCursor<'_>) -> Poll<()> {
+        if !self.due {
+            self.waiting = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let piece = self.bytes.split_to(self.bytes.len().min(buf.remaining()));
+        buf.put_slice(&piece);
+        Poll::Ready(())
+    }
 }
 
 impl Wire {
@@ -184,6 +235,10 @@ impl Wire {
         length: usize,
         write: impl FnOnce(Pin<&mut TokioIo<TcpStream>>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
+        if let Some(early) = &mut self.early {
+            early.due = true;
+            early.waiting.take().into_iter().for_each(Waker::wake);
+        }
         if self.unheard {
             return Poll::Ready(Ok(length));
         }
@@ -210,8 +265,11 @@ impl Read for Wire {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
+        mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(early) = self.early.as_mut().filter(|early| !early.due || !early.bytes.is_empty()) {
+            return early.poll_read(cx, &mut buf).map(Ok);
+        }
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }

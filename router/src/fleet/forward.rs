@@ -1,34 +1,74 @@
 //! Passing a client's request on to an instance, and the answer back: streamed both ways, framing and path untouched.
 
 use axum::body::Body;
-use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
+use hyper::header::{CONNECTION, HeaderName, UPGRADE};
 use hyper::upgrade::OnUpgrade;
-use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::conn::{ConnectError, Upgraded};
+use super::hops::{downstream, upstream};
+use super::member::Member;
+use super::plain::Plain;
 use super::pool::{Pool, SendError};
+use crate::model::id::InstanceId;
 use crate::tasks::{self, OnError};
 
 /// Why there is no answer to pass back. An answer that breaks off later ends the client's body with an error instead.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
     #[error("there is no instance `{0}`")]
-    NoSuchInstance(crate::model::id::InstanceId),
+    NoSuchInstance(InstanceId),
     #[error("the instance cannot be reached: {0}")]
     Connect(#[source] ConnectError),
     #[error("the instance gave no answer: {0}")]
     Broken(String),
 }
 
+/// A request of the plain kind on its way to an instance: all that is left of it when its head has been read.
+#[derive(Debug)]
+pub struct Errand {
+    member: Arc<Member>,
+    plain: Plain,
+}
+
+impl Errand {
+    /// None if the request is of another kind.
+    pub(super) fn new(member: &Arc<Member>, request: &Request<Body>) -> Option<Self> {
+        Some(Self { plain: Plain::of(request, member.pool().host())?, member: member.clone() })
+    }
+
+    pub fn instance(&self) -> &InstanceId {
+        self.member.id()
+    }
+
+    /// Runs it; as [`Handle::forward`](super::Handle::forward).
+    pub async fn run(&self) -> Result<Response<Body>, ForwardError> {
+        let started = Instant::now();
+        let answer = self.member.pool().fetch(&self.plain).await;
+        let status = answer.as_ref().ok().map(|answer| answer.status().as_u16());
+        self.member.requests().count(status, started.elapsed());
+        Ok(answer?)
+    }
+}
+
 pub(super) async fn forward(
     pool: &Arc<Pool>,
-    mut request: Request<Body>,
+    request: Request<Body>,
 ) -> Result<Response<Body>, ForwardError> {
+    match Plain::of(&request, pool.host()) {
+        Some(plain) => Ok(pool.fetch(&plain).await?),
+        None => Box::pin(whole(pool, request)).await,
+    }
+}
+
+/// As [`forward`], a request of any kind.
+async fn whole(pool: &Arc<Pool>, mut request: Request<Body>) -> Result<Response<Body>, ForwardError> {
     let tunnel = wants_websocket(&request).then(|| hyper::upgrade::on(&mut request));
     upstream(&mut request, pool.host(), tunnel.is_some());
     match tunnel {
@@ -62,67 +102,6 @@ async fn tunnel(client: OnUpgrade, instance: Upgraded) -> io::Result<()> {
     let mut client = TokioIo::new(client.await.map_err(io::Error::other)?);
     client.write_all(&early).await?;
     tokio::io::copy_bidirectional(&mut client, &mut stream).await.map(|_| ())
-}
-
-fn upstream(request: &mut Request<Body>, host: &HeaderValue, websocket: bool) {
-    // Origin form, byte for byte as the client encoded it: `workflows%2Fa.json` is one segment.
-    if request.uri().scheme().is_some()
-        && let Some(path) = request.uri().path_and_query()
-    {
-        *request.uri_mut() = Uri::from(path.clone());
-    }
-    *request.version_mut() = Version::HTTP_11;
-    let headers = request.headers_mut();
-    strip(headers, |name| of_the_connection(name) || of_the_front(name));
-    if websocket {
-        keep_websocket(headers);
-    }
-    headers.insert(HOST, host.clone());
-}
-
-fn downstream(mut response: Response<Body>, websocket: bool) -> Response<Body> {
-    strip(response.headers_mut(), of_the_connection);
-    if websocket {
-        keep_websocket(response.headers_mut());
-    }
-    response
-}
-
-/// What speaks of one connection only (RFC 9110, 7.6.1).
-fn of_the_connection(name: &str) -> bool {
-    matches!(
-        name,
-        "connection" | "keep-alive" | "proxy-connection" | "te" | "trailer" | "transfer-encoding" | "upgrade"
-    )
-}
-
-/// ComfyUI compares Origin with Host and refuses what its own page did not send; the front has made that check.
-fn of_the_front(name: &str) -> bool {
-    matches!(
-        name,
-        "origin" | "expect" | "sec-fetch-dest" | "sec-fetch-mode" | "sec-fetch-site" | "sec-fetch-user"
-    )
-}
-
-/// Removes headers, and those that `Connection` names. Few messages have any: one pass over what is there costs less than
-/// asking for each.
-fn strip(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
-    let mut going: Vec<HeaderName> = headers.keys().filter(|name| goes(name.as_str())).cloned().collect();
-    if going.contains(&CONNECTION) {
-        let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-        let named = values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok());
-        // A client must not be able to remove the headers that the request is framed and addressed by.
-        going.extend(named.filter(|name: &HeaderName| *name != CONTENT_LENGTH && *name != HOST));
-    }
-    for name in going {
-        headers.remove(name);
-    }
-}
-
-/// Of an upgrade, only a websocket's is passed on: `h2c` would open a second protocol behind the front's back.
-fn keep_websocket(headers: &mut HeaderMap) {
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
 }
 
 fn wants_websocket(request: &Request<Body>) -> bool {

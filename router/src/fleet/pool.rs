@@ -11,7 +11,10 @@ use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response};
 
-use super::conn::{Conn, ConnectError, ExchangeError};
+use super::conn::{self, Conn, ConnectError, ExchangeError};
+use super::hops;
+use super::line::{Heard, Line, Rest};
+use super::plain::Plain;
 use crate::config::Url;
 
 /// aiohttp closes a connection after 75 s of silence; one that is older than this is not worth the risk.
@@ -39,8 +42,14 @@ pub(super) struct Pool {
 }
 
 struct Idle {
-    conn: Box<Conn>,
+    kept: Kept,
     since: Instant,
+}
+
+/// A connection as it was used last. Either kind is made of the other without a word to the instance.
+enum Kept {
+    Conn(Box<Conn>),
+    Line(Line),
 }
 
 /// The body of an answer. It owns the connection until it ends, and then gives it back.
@@ -77,7 +86,7 @@ impl Pool {
         self: &Arc<Self>,
         request: Request<Body>,
     ) -> Result<Response<Answer>, SendError> {
-        let Some(conn) = self.take() else { return self.send_fresh(request).await };
+        let Some(conn) = self.take_conn().await else { return self.send_fresh(request).await };
         let again = repeatable(&request);
         match self.exchange(conn, request).await {
             Ok(response) => Ok(response),
@@ -105,6 +114,59 @@ impl Pool {
         Ok(self.answer(conn, response).await)
     }
 
+    /// Sends a plain request over a kept or a new connection; over a new one, too, if the kept one breaks.
+    pub(super) async fn fetch(self: &Arc<Self>, request: &Plain) -> Result<Response<Body>, SendError> {
+        if let Some(mut line) = self.take_line()
+            && let Ok(heard) = line.exchange(request).await
+            && let Ok(answer) = self.heard(line, heard, request).await
+        {
+            return Ok(answer);
+        }
+        let mut line = Line::new(conn::connect(&self.url, self.patience).await?);
+        let heard = line.exchange(request).await.map_err(|error| SendError::Lost(error.to_string()))?;
+        self.heard(line, heard, request).await
+    }
+
+    async fn heard(
+        self: &Arc<Self>,
+        line: Line,
+        heard: Heard,
+        request: &Plain,
+    ) -> Result<Response<Body>, SendError> {
+        let (head, begun) = match heard {
+            Heard::Plain(head, begun) => (head, begun),
+            Heard::Other(early) => {
+                return Box::pin(self.hand_over(line, early, request.method.clone())).await;
+            }
+        };
+        let body = if begun.len() as u64 == head.body_bytes {
+            if head.keep {
+                self.keep_line(line);
+            }
+            Body::from(begun)
+        } else {
+            Body::new(Rest::new(line, begun, &head, self.clone()))
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = head.status;
+        *response.headers_mut() = head.headers;
+        Ok(response)
+    }
+
+    /// Has hyper read the answer to a request that was sent already.
+    async fn hand_over(
+        self: &Arc<Self>,
+        line: Line,
+        early: Bytes,
+        method: Method,
+    ) -> Result<Response<Body>, SendError> {
+        let conn = Box::new(Conn::taking_over(line.into_stream(), early).await?);
+        let mut request = Request::new(Body::empty());
+        *request.method_mut() = method;
+        let response = self.exchange(conn, request).await?;
+        Ok(hops::downstream(response.map(Body::new), false))
+    }
+
     /// Ties an answer to the connection that it is still being read from.
     pub(super) async fn answer(
         self: &Arc<Self>,
@@ -124,16 +186,34 @@ impl Pool {
     }
 
     /// A kept connection. Whether the instance has closed it will be seen before it is written to.
-    fn take(&self) -> Option<Box<Conn>> {
+    fn take(&self) -> Option<Kept> {
         let top = self.lock().pop()?;
         // Those below are older.
-        (top.since.elapsed() < MAX_IDLE).then_some(top.conn)
+        (top.since.elapsed() < MAX_IDLE).then_some(top.kept)
+    }
+
+    async fn take_conn(&self) -> Option<Box<Conn>> {
+        match self.take()? {
+            Kept::Conn(conn) => Some(conn),
+            Kept::Line(line) => Some(Box::new(Conn::over(line.into_stream()).await.ok()?)),
+        }
+    }
+
+    fn take_line(&self) -> Option<Line> {
+        match self.take()? {
+            Kept::Line(line) => Some(line),
+            Kept::Conn(conn) => conn.into_line(),
+        }
     }
 
     /// Closes what is dead or old. Nobody polls idle connections, so nobody else would notice.
     pub(super) fn sweep(&self) {
         let mut cx = Context::from_waker(Waker::noop());
-        self.lock().retain_mut(|idle| idle.since.elapsed() < MAX_IDLE && idle.conn.is_free(&mut cx));
+        let mut lives = |kept: &mut Kept| match kept {
+            Kept::Conn(conn) => conn.is_free(&mut cx),
+            Kept::Line(line) => line.is_quiet(),
+        };
+        self.lock().retain_mut(|idle| idle.since.elapsed() < MAX_IDLE && lives(&mut idle.kept));
     }
 
     /// Closes all idle connections.
@@ -141,10 +221,22 @@ impl Pool {
         self.lock().clear();
     }
 
-    fn keep(&self, conn: Box<Conn>) {
+    fn keep_conn(&self, conn: Box<Conn>) {
+        if !conn.is_taken_over() {
+            self.keep(Kept::Conn(conn));
+        } else if let Some(line) = conn.into_line() {
+            self.keep(Kept::Line(line));
+        }
+    }
+
+    pub(super) fn keep_line(&self, line: Line) {
+        self.keep(Kept::Line(line));
+    }
+
+    fn keep(&self, kept: Kept) {
         let mut idle = self.lock();
         if idle.len() < self.keep {
-            idle.push(Idle { conn, since: Instant::now() });
+            idle.push(Idle { kept, since: Instant::now() });
         }
     }
 
@@ -158,7 +250,7 @@ impl Answer {
         if let Some(mut conn) = self.conn.take()
             && conn.is_reusable(cx)
         {
-            self.pool.keep(conn);
+            self.pool.keep_conn(conn);
         }
     }
 

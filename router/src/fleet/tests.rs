@@ -1,6 +1,7 @@
 //! The fleet against scripted sockets and against emulated instances.
 
 mod forwarding;
+mod plain;
 mod submitting;
 mod watching;
 

@@ -1,11 +1,9 @@
 //! Reading what a client sent: bounded bodies, queries, percent-encoding.
 
-use std::time::Duration;
-
 use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
-use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
+use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use hyper::{Request, StatusCode};
 use serde::de::DeserializeOwned;
 
@@ -24,7 +22,6 @@ pub(super) async fn read(request: Request<Body>, limit: usize, kind: RouteKind) 
     let announced =
         request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit as u64) {
-        discard(request).await;
         return Err(answer::too_large(limit as u64));
     }
     let body = Limited::new(request.into_body(), limit).collect().await;
@@ -35,19 +32,6 @@ pub(super) async fn read(request: Request<Body>, limit: usize, kind: RouteKind) 
     let bytes = body.to_bytes();
     metrics::http_received(kind, bytes.len() as u64);
     Ok(bytes)
-}
-
-/// Reads on for a while. A client that is still sending when the connection closes never sees its answer.
-pub(super) async fn discard(request: Request<Body>) {
-    const MOST: usize = 4 << 20;
-    const PATIENCE: Duration = Duration::from_secs(2);
-    // This client waits for a word before it sends anything.
-    if request.headers().contains_key(EXPECT) {
-        return;
-    }
-    let mut body = Limited::new(request.into_body(), MOST);
-    let to_its_end = async { while let Some(Ok(_)) = body.frame().await {} };
-    let _ = tokio::time::timeout(PATIENCE, to_its_end).await;
 }
 
 /// Counts what is sent: at once where the length is known, part by part where it is not.

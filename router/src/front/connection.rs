@@ -47,11 +47,9 @@ pub(super) fn serve(
     let turn = Turn::new(Duration::from_millis(front.limits.header_timeout_ms));
     let heads = turn.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let (front, ours) = (front.clone(), heads.ours());
-        async move {
-            let answer = front.handle(incoming(request)).await;
-            Ok::<_, Infallible>(answer.map(|body| Sent { body, _ours: ours }))
-        }
+        let ours = heads.ours();
+        let answer = front.clone().handle(incoming(request));
+        async move { Ok::<_, Infallible>(answer.await.map(|body| Sent { body, _ours: ours })) }
     });
     let served = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     tasks::spawn_guarded("client connection", OnError::Log, drain.guard(), async move {

@@ -175,9 +175,9 @@ fn replaced(mut request: Request<Body>, values: &[(&str, &str)]) -> Request<Body
 
 /// Is an unknown path asked for a file? Custom nodes' own pages for files (`/viewvideo` and the like) take the parameters of
 /// `/view`. It matters where a `subfolder` names an instance, and to a tenant that must not see everything.
-pub(super) fn names_file(call: &Call) -> bool {
-    let Some(query) = call.request.uri().query() else { return false };
-    if call.caller.apart {
+pub(super) fn names_file(request: &Request<Body>, apart: bool) -> bool {
+    let Some(query) = request.uri().query() else { return false };
+    if apart {
         return body::value(&body::query(query), "filename").is_some();
     }
     query.contains("ubfolder=~") || query.contains("ubfolder=%7")
@@ -279,11 +279,8 @@ mod tests {
 
     #[test]
     fn a_page_that_is_asked_for_a_file_is_seen() {
-        let names = |apart: bool, uri: &str| {
-            let caller = Caller { tenant: "ann".into(), apart };
-            let request = Request::get(uri).body(Body::empty()).unwrap();
-            names_file(&Call { request, caller, params: Vec::new() })
-        };
+        let names =
+            |apart: bool, uri: &str| names_file(&Request::get(uri).body(Body::empty()).unwrap(), apart);
         assert!(names(false, "/viewvideo?subfolder=~gpu0&filename=a"));
         assert!(names(false, "/viewvideo?filename=a&subfolder=%7Egpu0"));
         assert!(!names(false, "/viewvideo?filename=a&subfolder=x"));

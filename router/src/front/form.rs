@@ -19,21 +19,20 @@ const MAX_TEXT: u64 = 64 << 10;
 
 /// The fields that ComfyUI reads.
 #[derive(Debug, Default)]
-pub(super) struct Form {
+pub struct Form {
     /// Its name as the client wrote it, and the content.
-    pub(super) image: Option<(String, Complete)>,
-    pub(super) kind: Option<String>,
-    pub(super) subfolder: String,
-    pub(super) overwrite: bool,
-    pub(super) original_ref: Option<String>,
+    pub image: Option<(String, Complete)>,
+    pub kind: Option<String>,
+    pub subfolder: String,
+    pub overwrite: bool,
+    pub original_ref: Option<String>,
 }
 
 /// Reads the form to its end. The last field of a name counts. Cut short, it leaves nothing.
-pub(super) async fn read(
-    request: Request<Body>,
-    limit: u64,
-    assets: &assets::Handle,
-) -> Result<Form, Answer> {
+///
+/// # Errors
+/// The answer to a form that is no form, or larger than `limit`.
+pub async fn read(request: Request<Body>, limit: u64, assets: &assets::Handle) -> Result<Form, Answer> {
     let headers = request.headers().clone();
     let header = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     if header(CONTENT_ENCODING).is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
@@ -44,7 +43,6 @@ pub(super) async fn read(
         .and_then(|length| length.parse::<u64>().ok())
         .is_some_and(|length| length > limit)
     {
-        super::body::discard(request).await;
         return Err(answer::too_large(limit));
     }
     // ComfyUI finds no image in what is no form.

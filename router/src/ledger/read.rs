@@ -9,12 +9,13 @@ use serde::de::DeserializeOwned;
 
 use super::record::{Rest, from_word, sum};
 use super::rows::{AttemptRow, Counts, JobFilter, JobRow, JobStateFilter, JobSummary, OnceRow, Page};
-use crate::model::decision::{DecisionRecord, Limits, PolicyVersion, Priority, Seen};
+use crate::model::decision::{DecisionRecord, Limits, PolicyVersion, Priority};
 use crate::model::event::{History, OpenJob, OutputFile};
 use crate::model::id::{InstanceId, JobId, UpstreamId};
 use crate::model::job::{
     Attempt, AttemptOutcome, Body, Job, JobOutcome, Needs, Number, Requested, Stored, Texts, WallMs,
 };
+use crate::model::seen::Seen;
 
 /// SQLite's errors, and rows that are not what was written.
 #[derive(Debug)]
@@ -352,7 +353,7 @@ fn decision(row: &Row<'_>) -> rusqlite::Result<DecisionRecord> {
         job: maybe_word(row, "job")?,
         did: row.get("did")?,
         instance: row.get::<_, Option<String>>("instance")?.map(|name| InstanceId(name.into())),
-        seen: row.get::<_, Option<String>>("seen")?.map(Seen),
+        seen: row.get::<_, Option<String>>("seen")?.and_then(Seen::stored),
     })
 }
 

@@ -10,6 +10,7 @@ use crate::model::decision::DecisionRecord;
 use crate::model::event::Standing;
 use crate::model::id::JobId;
 use crate::model::job::{Attempt, AttemptOutcome, Job, JobOutcome, Number, Once, WallMs};
+use crate::model::seen::Seen;
 
 type Applied = Result<(), ApplyError>;
 
@@ -317,7 +318,7 @@ fn decide(conn: &Connection, decision: &DecisionRecord) -> Applied {
         decision.job.map(|job| job.to_string()),
         decision.did,
         decision.instance.as_ref().map(|i| i.as_str()),
-        decision.seen.as_ref().map(|seen| &seen.0),
+        decision.seen.as_ref().and_then(Seen::json),
     ])?;
     Ok(())
 }

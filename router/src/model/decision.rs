@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::{InstanceId, JobId};
 use super::job::WallMs;
+use super::seen::Seen;
 use super::view::{Candidate, Context, InstanceView, JobView, Load, Offer, Seat};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -336,31 +337,4 @@ pub struct DecisionRecord {
     pub instance: Option<InstanceId>,
     /// What the question showed, as far as an operator wants to read it. Filled in by the scheduler.
     pub seen: Option<Seen>,
-}
-
-/// JSON text, that is shown as the JSON it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen(pub String);
-
-impl Seen {
-    /// Of anything that is an object in JSON.
-    pub fn of(shown: &impl Serialize) -> Option<Self> {
-        serde_json::to_string(shown).ok().map(Self)
-    }
-}
-
-impl Serialize for Seen {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match serde_json::value::RawValue::from_string(self.0.clone()) {
-            Ok(raw) => raw.serialize(serializer),
-            Err(_) => self.0.serialize(serializer),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Seen {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = Box::<serde_json::value::RawValue>::deserialize(deserializer)?;
-        Ok(Self(raw.get().to_owned()))
-    }
 }

@@ -4,18 +4,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::Serialize;
 
+use super::config::CanaryLimits;
 use super::lane::Slot;
 use crate::model::decision::{AttemptReport, PolicyVersion, ResultKind};
 use crate::model::id::JobId;
 use crate::model::job::WallMs;
-
-/// Ended attempts on both sides before they are compared.
-const ENOUGH: u32 = 20;
-/// Failing attempts more than the others, as a share.
-const MORE_FAILURES: f64 = 0.1;
-/// Mean wait against that of the others, and what is too little to mind.
-const LONGER: f64 = 1.5;
-const LONGER_MS: f64 = 500.0;
 
 #[derive(Debug)]
 pub(crate) struct Canary {
@@ -29,6 +22,7 @@ pub(crate) struct Canary {
 struct Trial {
     /// Of the jobs, 0 to 1.
     share: f64,
+    limits: CanaryLimits,
     its: Tally,
     others: Tally,
 }
@@ -69,8 +63,8 @@ pub struct CanaryReport {
 }
 
 impl Canary {
-    pub(crate) fn new(slot: Slot, share: f64, since: WallMs) -> Self {
-        Self { slot, since, trial: Trial { share, its: Tally::default(), others: Tally::default() } }
+    pub(crate) fn new(slot: Slot, share: f64, since: WallMs, limits: CanaryLimits) -> Self {
+        Self { slot, since, trial: Trial { share, limits, its: Tally::default(), others: Tally::default() } }
     }
 
     pub(crate) fn share(&self) -> f64 {
@@ -115,12 +109,13 @@ impl Trial {
     }
 
     fn is_worse(&self) -> Option<String> {
-        let (its, others) = (&self.its, &self.others);
-        if its.ended < ENOUGH || others.ended < ENOUGH {
+        let (its, others, limits) = (&self.its, &self.others, &self.limits);
+        let share = |percent: u32| f64::from(percent) / 100.0;
+        if its.ended < limits.attempts || others.ended < limits.attempts {
             return None;
         }
         let (rate, usual) = (its.failure_rate(), others.failure_rate());
-        if rate > usual + MORE_FAILURES {
+        if rate > usual + share(limits.failures_percent) {
             let percent = |rate: f64| rate * 100.0;
             return Some(format!(
                 "{:.0} % of its attempts fail, of the others {:.0} %",
@@ -129,7 +124,8 @@ impl Trial {
             ));
         }
         let (wait, usual) = (its.mean_wait_ms, others.mean_wait_ms);
-        if its.waited >= ENOUGH && others.waited >= ENOUGH && wait > usual * LONGER + LONGER_MS {
+        let longest = usual * (1.0 + share(limits.wait_percent)) + f64::from(limits.wait_ms);
+        if its.waited >= limits.attempts && others.waited >= limits.attempts && wait > longest {
             return Some(format!("its jobs wait {wait:.0} ms, the others {usual:.0} ms"));
         }
         None
@@ -142,7 +138,8 @@ mod tests {
     use crate::policy::sample;
 
     fn trial() -> Trial {
-        Trial { share: 0.25, its: Tally::default(), others: Tally::default() }
+        let limits = CanaryLimits::default();
+        Trial { share: 0.25, limits, its: Tally::default(), others: Tally::default() }
     }
 
     /// So many jobs, each told by whether it is the canary's: how it ended and what it waited.
@@ -192,5 +189,23 @@ mod tests {
         let mut good = trial();
         observed(&mut good, 400, |_| well);
         assert_eq!((good.is_worse(), good.its.ended + good.others.ended), (None, 400));
+    }
+
+    #[test]
+    fn an_operator_says_how_much_worse_is_too_much() {
+        let fares = |its| (ResultKind::Success, if its { 2_100 } else { 1_000 });
+        let with = |limits| {
+            let mut trial = Trial { limits, ..trial() };
+            observed(&mut trial, 400, fares);
+            trial.is_worse()
+        };
+        let usual = CanaryLimits::default();
+        assert!(with(usual).is_some());
+        assert_eq!(with(CanaryLimits { wait_percent: 100, ..usual }), None);
+        assert_eq!(with(CanaryLimits { wait_ms: 700, ..usual }), None);
+        assert_eq!(with(CanaryLimits { attempts: 1_000, ..usual }), None);
+        let mut failing = Trial { limits: CanaryLimits { failures_percent: 100, ..usual }, ..trial() };
+        observed(&mut failing, 400, |its| (if its { ResultKind::Error } else { ResultKind::Success }, 0));
+        assert_eq!(failing.is_worse(), None, "so much is allowed that no canary is returned for it");
     }
 }

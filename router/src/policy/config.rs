@@ -33,6 +33,7 @@ pub struct Config {
     pub limits: GuestLimits,
     pub bounds: Bounds,
     pub breaker: Breaker,
+    pub canary: CanaryLimits,
     pub builtin: Builtin,
     pub state: StateLimits,
     pub record: RecordConfig,
@@ -54,6 +55,7 @@ impl Default for Config {
             limits: GuestLimits::default(),
             bounds: Bounds::default(),
             breaker: Breaker::default(),
+            canary: CanaryLimits::default(),
             builtin: Builtin::default(),
             state: StateLimits::default(),
             record: RecordConfig::default(),
@@ -102,6 +104,7 @@ impl Config {
         positive("limits.rows", self.limits.rows.into());
         positive("limits.component_mib", self.limits.component_mib.into());
         positive("breaker.failures", self.breaker.failures.into());
+        positive("canary.attempts", self.canary.attempts.into());
         positive("state.keys", self.state.keys.into());
         positive("state.kib", self.state.kib.into());
         positive("record.file_mib", self.record.file_mib.into());
@@ -141,7 +144,7 @@ pub struct GuestLimits {
     pub rows: u32,
     /// Size of the component file. A Python guest has about 18 MiB.
     pub component_mib: u32,
-    /// Compiling. A Python guest takes about 15 s.
+    /// Compiling, which yields to everything else the machine does. A Python guest takes about 15 s of an idle core.
     pub compile_s: u64,
 }
 
@@ -158,7 +161,7 @@ impl Default for GuestLimits {
             text_bytes: 4 * 1024,
             rows: 1_024,
             component_mib: 64,
-            compile_s: 60,
+            compile_s: 120,
         }
     }
 }
@@ -218,6 +221,26 @@ pub struct Breaker {
 impl Default for Breaker {
     fn default() -> Self {
         Self { failures: 3, probe_ms: 10_000, max_probe_ms: 300_000 }
+    }
+}
+
+/// When a canary is returned: compared with the other jobs, once enough is known of both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CanaryLimits {
+    /// Ended attempts on both sides before they are compared.
+    pub attempts: u32,
+    /// Failing attempts more than the others, as a share of all.
+    pub failures_percent: u32,
+    /// Mean wait beyond that of the others, as a part of it ...
+    pub wait_percent: u32,
+    /// ... and what is too little to mind.
+    pub wait_ms: u32,
+}
+
+impl Default for CanaryLimits {
+    fn default() -> Self {
+        Self { attempts: 20, failures_percent: 10, wait_percent: 50, wait_ms: 500 }
     }
 }
 

@@ -48,6 +48,14 @@ pub(crate) struct Lane {
     pub shadow: Option<Shadow>,
     shelf: VecDeque<Slot>,
     past: VecDeque<VersionRow>,
+    gone: Vec<Gone>,
+}
+
+/// What nobody needs any more. Its memory is given back by whoever drops it, which should not be who decides.
+#[derive(Debug)]
+pub(crate) enum Gone {
+    Guest { _guest: Box<Guest> },
+    Slot { _slot: Box<Slot> },
 }
 
 /// Which of a lane's slots is asked.
@@ -68,7 +76,13 @@ impl Lane {
             shadow: None,
             shelf: VecDeque::new(),
             past: VecDeque::new(),
+            gone: Vec::new(),
         }
+    }
+
+    /// To be dropped elsewhere.
+    pub(crate) fn take_gone(&mut self) -> Vec<Gone> {
+        std::mem::take(&mut self.gone)
     }
 
     /// The slot to ask: the canary for its share of the jobs, else the newest that is not switched off.
@@ -132,9 +146,9 @@ impl Lane {
             // A version that fails now is nothing to return to, and neither is the same one once more.
             if before.breaker.open().is_some() {
                 self.retire(before, State::Failed, "it failed and was replaced");
-            } else if before.version.id != version
-                && let Some(older) = self.last_good.replace(before)
-            {
+            } else if before.version.id == version {
+                self.gone.push(Gone::Slot { _slot: Box::new(before) });
+            } else if let Some(older) = self.last_good.replace(before) {
                 self.retire(older, State::Retired, "a newer version was good");
             }
         }
@@ -200,14 +214,14 @@ impl Lane {
         }
     }
 
-    fn retire(&mut self, slot: Slot, state: State, why: &str) {
+    fn retire(&mut self, mut slot: Slot, state: State, why: &str) {
         self.note(slot.row(&self.name, state, Some(why.to_owned())));
+        self.gone.extend(slot.guest.take().map(|guest| Gone::Guest { _guest: Box::new(guest) }));
         // One of each version is enough, and one that failed is kept too: whoever promotes it says so by its digest.
-        self.shelf.retain(|kept| kept.version.id != slot.version.id);
-        self.shelf.push_back(Slot { guest: None, ..slot });
-        if self.shelf.len() > SHELF {
-            self.shelf.pop_front();
-        }
+        let same = self.shelf.iter().position(|kept| kept.version.id == slot.version.id);
+        let surplus = same.or((self.shelf.len() == SHELF).then_some(0)).and_then(|at| self.shelf.remove(at));
+        self.gone.extend(surplus.map(|slot| Gone::Slot { _slot: Box::new(slot) }));
+        self.shelf.push_back(slot);
     }
 
     /// A row about a version that does not serve.

@@ -169,7 +169,8 @@ impl Loader {
             let (placed, done) = sync_channel(1);
             let install = service::Command::Install { lane, slot: Box::new(slot), place, placed };
             self.service.send(install).map_err(|_| LoadError::Stopped)?;
-            done.recv().map_err(|_| LoadError::Stopped)?;
+            let gone = done.recv().map_err(|_| LoadError::Stopped)?;
+            drop(gone);
             Ok(id)
         });
         if let Err(error) = &placed {
@@ -242,6 +243,7 @@ impl Loader {
         let (done, compiled) = sync_channel(1);
         let compiling = self.compiling.clone();
         let spawned = std::thread::Builder::new().name("policy-compile".to_owned()).spawn(move || {
+            super::yielding::give_way();
             let version = Version::compile(&engine, &limits, id, &settings, space, &bytes);
             compiling.store(false, Ordering::Release);
             let _ = done.send(version);

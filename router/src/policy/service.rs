@@ -10,7 +10,7 @@ use tokio::sync::{oneshot, watch};
 use super::canary::Canary;
 use super::config::Config;
 use super::handle::{self, Ask};
-use super::lane::{Lane, Slot};
+use super::lane::{Gone, Lane, Slot};
 use super::orders::Standing;
 use super::record::{self, builtin_version};
 use super::shadow::Shadow;
@@ -24,12 +24,13 @@ use crate::model::decision::{Consultation, Decided, Hook, PolicyVersion, Questio
 #[derive(Debug)]
 pub(crate) enum Command {
     Ask(Ask),
-    /// A version that passed every check, with a fresh guest of it; the sender is told when it is in place.
+    /// A version that passed every check, with a fresh guest of it; the sender is told when it is in place, and given what
+    /// it displaced.
     Install {
         lane: usize,
         slot: Box<Slot>,
         place: Place,
-        placed: SyncSender<()>,
+        placed: SyncSender<Vec<Gone>>,
     },
     /// A component that may not serve, for the list.
     Refused(Box<(usize, VersionRow)>),
@@ -94,7 +95,7 @@ impl Service {
                 Command::Ask(Ask { consultation, reply }) => self.answer(&consultation, reply),
                 Command::Install { lane, slot, place, placed } => {
                     self.install(lane, *slot, place);
-                    let _ = placed.send(());
+                    let _ = placed.send(self.lanes[lane].take_gone());
                 }
                 Command::Refused(refused) => {
                     self.lanes[refused.0].note(refused.1);
@@ -110,6 +111,7 @@ impl Service {
                 Command::Operate { lane, order, reply } => {
                     let done = self.operate(lane, &order);
                     let _ = reply.send(done);
+                    drop(self.lanes[lane].take_gone());
                 }
             }
         }
@@ -120,7 +122,11 @@ impl Service {
         self.show_shadows(asked, &decided);
         let _ = reply.send(decided);
         let wall = self.clock.now().wall;
-        self.lanes.iter_mut().for_each(|lane| lane.revive(wall));
+        for lane in &mut self.lanes {
+            lane.revive(wall);
+            // Of a canary that just ended.
+            drop(lane.take_gone());
+        }
         match &asked.question {
             Question::Observe { outcomes } => self.watch_canaries(outcomes),
             // About once a second: what is shown of shadows and canaries moves without any change of version.
@@ -180,7 +186,7 @@ impl Service {
                 lane.end_canary(State::Retired, "another canary took its place");
                 tracing::info!(lane = %lane.name, %policy, %digest, share, "policy is a canary");
                 let since = slot.at;
-                lane.canary = Some(Canary::new(slot, share, since));
+                lane.canary = Some(Canary::new(slot, share, since, self.config.canary));
             }
             Place::Shadow => {
                 lane.end_shadow("another shadow took its place");

@@ -17,6 +17,7 @@ pub use replay::{Desk, HookTally, Player, Recorded, Replayed, recorded, replay};
 pub(crate) use replay::{Difference, SHOWN, shown};
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::config::Config;
 use super::error::LoadError;
@@ -54,6 +55,16 @@ impl ToolError {
     }
 }
 
+/// Where compiled code is kept from one run of the command line to the next.
+static COMPILED: OnceLock<PathBuf> = OnceLock::new();
+
+/// From now on a component that was compiled once is not compiled again by this process, nor by the next one that says so. The
+/// folder must be the user's own: what lies there is run.
+pub fn keep_compiled_in(folder: PathBuf) {
+    // Said twice, the first word holds.
+    let _ = COMPILED.set(folder);
+}
+
 struct Opened {
     engine: Engine,
     config: Config,
@@ -66,7 +77,7 @@ fn open(path: &Path, settings: &Settings) -> Result<Opened, ToolError> {
 }
 
 fn open_with(path: &Path, config: Config) -> Result<Opened, ToolError> {
-    let engine = Engine::new(&config.limits)?;
+    let engine = Engine::new(&config.limits)?.cached_in(COMPILED.get().map(PathBuf::as_path));
     let source = Source::File(path.to_owned());
     let name = source.name().into();
     let bytes = source.bytes(&config)?;

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use crate::clock::Tick;
 use crate::model::id::{JobId, UpstreamId};
-use crate::model::job::{ModelRef, Needs};
+use crate::model::job::ModelRef;
 use crate::model::view::{
     Candidate, Capabilities, DeviceText, GpuView, InstanceTexts, InstanceView, Offer, Seat,
 };
 
 use super::guard::Guard;
-use super::input::{InstanceReport, InstanceSpec};
-use super::learn::Learned;
+use super::input::{InstanceChange, InstanceReport, InstanceSpec};
+use super::learn::Outlook;
 
 /// Failures older than this are forgiven.
 const FAILURE_MEMORY_MS: u64 = 600_000;
@@ -184,20 +184,21 @@ impl Instance {
         self.live.iter().map(left).try_fold(u32::MAX, |least, one| one.map(|ms| least.min(ms)))
     }
 
-    pub(super) fn candidate(&self, index: usize, needs: &Needs, learned: &Learned, now: Tick) -> Candidate {
-        let missing = || needs.models.iter().filter(|model| !self.is_resident(model));
+    /// What this instance (`index`) is for a job.
+    pub(super) fn candidate(&self, index: usize, outlook: &Outlook<'_>, now: Tick) -> Candidate {
+        let (models_resident, load_ms) = outlook.loading(|model| self.is_resident(model));
         Candidate {
             instance: index as u32,
             free_slots: self.free_slots(),
             running: self.running(),
             pending: self.foreign.1,
-            models_resident: (needs.models.len() - missing().count()) as u32,
-            load_ms: learned.load_ms(missing()),
+            models_resident,
+            load_ms,
             free_in_ms: self.free_in_ms(now),
-            run_ms: learned.run_ms(needs.signature, Some(index as u32)),
+            run_ms: outlook.run_ms(index as u32),
             gpu: self.gpu_view(now),
             failures: self.recent_failures(now),
-            same_signature: self.last_signature == Some(needs.signature),
+            same_signature: self.last_signature == Some(outlook.signature()),
         }
     }
 
@@ -214,21 +215,15 @@ impl Instance {
     }
 
     /// What this instance (`index`, in row `seat`) offers the job in row `job`.
-    pub(super) fn offer(
-        &self,
-        index: usize,
-        (job, seat): (u32, u32),
-        needs: &Needs,
-        learned: &Learned,
-    ) -> Offer {
-        let missing = || needs.models.iter().filter(|model| !self.is_resident(model));
+    pub(super) fn offer(&self, index: usize, (job, seat): (u32, u32), outlook: &Outlook<'_>) -> Offer {
+        let (models_resident, load_ms) = outlook.loading(|model| self.is_resident(model));
         Offer {
             job,
             seat,
-            models_resident: (needs.models.len() - missing().count()) as u32,
-            load_ms: learned.load_ms(missing()),
-            run_ms: learned.run_ms(needs.signature, Some(index as u32)),
-            same_signature: self.last_signature == Some(needs.signature),
+            models_resident,
+            load_ms,
+            run_ms: outlook.run_ms(index as u32),
+            same_signature: self.last_signature == Some(outlook.signature()),
         }
     }
 
@@ -276,6 +271,19 @@ impl Instance {
 /// The model whose weights dominate a job's memory.
 fn is_main(model: &ModelRef) -> bool {
     matches!(model.folder.as_str(), "checkpoints" | "diffusion_models" | "unet")
+}
+
+/// Instances that can do the same share the list of it, so that a question looks a job's needs up in one.
+pub(super) fn sharing(instances: &[Instance], change: InstanceChange) -> InstanceChange {
+    let shared = |can: Arc<Capabilities>| {
+        let same = instances.iter().map(|instance| &instance.can).find(|known| ***known == *can);
+        same.cloned().unwrap_or(can)
+    };
+    match change {
+        InstanceChange::Up(can) => InstanceChange::Up(shared(can)),
+        InstanceChange::Capabilities(can) => InstanceChange::Capabilities(shared(can)),
+        other => other,
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::scene::Weights;
 use crate::model::job::JobClass;
 
 /// Points of a curve over the day.
@@ -60,6 +61,8 @@ pub struct TenantFigures {
     pub jobs: u64,
     /// Of all run time, 0 to 1: to be held against the tenant's weight.
     pub share: f64,
+    /// 1 where none is given.
+    pub weight: f64,
     /// Of the time its jobs were there, the part in which they ran, 0 to 1.
     pub served: f64,
     pub wait_s: Spread,
@@ -85,6 +88,9 @@ pub struct Figures {
     pub model_load_s: f64,
     /// Jain's index over what part of its time each tenant was served: 1 is all alike, 1/n is one tenant of n.
     pub fairness: f64,
+    /// Jain's index over run time by weight: 1 is what the weights say. None without weights. Tenants that want less than they
+    /// are due make it less than 1.
+    pub fairness_by_weight: Option<f64>,
     pub classes: Vec<ClassFigures>,
     /// The first fifty by number of jobs.
     pub tenants: Vec<TenantFigures>,
@@ -97,11 +103,11 @@ pub struct Figures {
 const TENANTS: usize = 50;
 
 impl Figures {
-    pub(super) fn of(fates: &[Fate], queue: Vec<f64>) -> Self {
+    pub(super) fn of(fates: &[Fate], queue: Vec<f64>, weights: &Weights) -> Self {
         let count = |how: How| fates.iter().filter(|fate| fate.how == how).count() as u64;
         let ran = |fate: &&Fate| fate.how != How::Refused && (fate.ran_ms > 0 || fate.how == How::Done);
         let waits = sorted(fates.iter().filter(ran).map(|fate| fate.wait_ms));
-        let tenants = tenants(fates);
+        let tenants = tenants(fates, weights);
         Self {
             jobs: fates.len() as u64,
             done: count(How::Done),
@@ -117,6 +123,8 @@ impl Figures {
             model_loads: fates.iter().map(|fate| u64::from(fate.loads)).sum(),
             model_load_s: seconds(fates.iter().map(|fate| fate.load_ms).sum()),
             fairness: jain(tenants.iter().map(|tenant| tenant.served)),
+            fairness_by_weight: (!weights.none())
+                .then(|| jain(tenants.iter().map(|tenant| tenant.share / tenant.weight))),
             classes: classes(fates),
             tenants: tenants.into_iter().take(TENANTS).collect(),
             queue,
@@ -134,7 +142,7 @@ fn classes(fates: &[Fate]) -> Vec<ClassFigures> {
 }
 
 /// The one with the most jobs first.
-fn tenants(fates: &[Fate]) -> Vec<TenantFigures> {
+fn tenants(fates: &[Fate], weights: &Weights) -> Vec<TenantFigures> {
     let mut by_name: BTreeMap<&Arc<str>, Vec<&Fate>> = BTreeMap::new();
     for fate in fates.iter().filter(|fate| fate.how != How::Refused) {
         by_name.entry(&fate.tenant).or_default().push(fate);
@@ -147,6 +155,7 @@ fn tenants(fates: &[Fate]) -> Vec<TenantFigures> {
             tenant: tenant.clone(),
             jobs: its.len() as u64,
             share: ran as f64 / all.max(1) as f64,
+            weight: weights.of_tenant(tenant),
             served: ran as f64 / (ran + waited).max(1) as f64,
             wait_s: spread(&sorted(its.iter().map(|fate| fate.wait_ms))),
         }
@@ -245,15 +254,26 @@ mod tests {
         fates.push(fate("b", 0, 1_000));
         fates.push(Fate { how: How::Refused, ran_ms: 0, loads: 0, load_ms: 0, ..fate("c", 0, 0) });
         fates.push(Fate { how: How::Late, ran_ms: 0, loads: 0, load_ms: 0, ..fate("a", 9_000, 0) });
-        let figures = Figures::of(&fates, Vec::new());
+        let figures = Figures::of(&fates, Vec::new(), &Weights::default());
         assert_eq!((figures.jobs, figures.done, figures.refused, figures.missed_deadlines), (103, 101, 1, 1));
         assert_eq!((figures.wait_s.p50, figures.wait_s.p95, figures.wait_s.max), (50.0, 95.0, 100.0));
         assert_eq!((figures.model_loads, figures.model_load_s), (101, 50.5));
         let names: Vec<&str> = figures.tenants.iter().map(|tenant| &*tenant.tenant).collect();
         assert_eq!(names, ["a", "b"]);
-        assert_eq!(figures.tenants[1].served, 1.0);
+        assert_eq!((figures.tenants[1].served, figures.fairness_by_weight), (1.0, None));
         assert!(figures.fairness < 0.6, "one tenant waits and one does not: {}", figures.fairness);
         assert_eq!(figures.waits_s.first().zip(figures.waits_s.last()), Some((&0.0, &100.0)));
+    }
+
+    #[test]
+    fn what_a_tenant_is_due_is_held_against_what_it_got() {
+        let fates = [fate("a", 0, 2_000), fate("b", 0, 1_000)];
+        let by_weight = |settings: serde_json::Value| {
+            let weights = Weights::of(settings.as_object().expect("an object"));
+            Figures::of(&fates, Vec::new(), &weights).fairness_by_weight.expect("there are weights")
+        };
+        assert!((by_weight(serde_json::json!({"tenants": {"a": 2}})) - 1.0).abs() < 1e-9);
+        assert!(by_weight(serde_json::json!({"tenants": {"b": 2}})) < 0.8);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::figures::{Curve, Figures, Spread};
+use super::scene::Scene;
 use super::trace::{Gather, Trace};
 use super::{page, simulate};
 use crate::model::decision::PolicyVersion;
@@ -35,9 +36,19 @@ pub struct Report {
 impl Report {
     /// Decides the logs again, and simulates their day under each policy.
     pub fn of(logs: &[PathBuf], first: &Player<'_>, second: Option<&Player<'_>>) -> Result<Self, ToolError> {
+        Self::within(Scene::default(), logs, first, second)
+    }
+
+    /// The same, told of the router that made the recording.
+    pub fn within(
+        scene: Scene,
+        logs: &[PathBuf],
+        first: &Player<'_>,
+        second: Option<&Player<'_>>,
+    ) -> Result<Self, ToolError> {
         let mut gather = Gather::default();
         let replayed = replay(logs, first, second, |recorded| gather.note(recorded))?;
-        let trace = gather.trace();
+        let trace = Trace { scene, ..gather.trace() };
         let mut days = vec![in_service(&trace)];
         let simulated = std::thread::scope(|scope| {
             let second = second.map(|player| scope.spawn(|| simulated(&trace, player)));
@@ -64,7 +75,11 @@ fn in_service(trace: &Trace) -> Day {
     for (at, waiting) in &trace.queue {
         queue.set(*at, f64::from(*waiting));
     }
-    Day { policy: None, figures: Figures::of(&trace.served, queue.means()), failures: 0 }
+    Day {
+        policy: None,
+        figures: Figures::of(&trace.served, queue.means(), &trace.scene.weights),
+        failures: 0,
+    }
 }
 
 fn simulated(trace: &Trace, player: &Player<'_>) -> Result<Day, ToolError> {
@@ -105,6 +120,10 @@ pub(super) fn rows(figures: &Figures) -> Vec<(&'static str, String)> {
         ("model loads", share(figures.model_loads)),
         ("time spent loading", duration(figures.model_load_s)),
         ("fairness (Jain)", format!("{:.3}", figures.fairness)),
+        (
+            "fairness by weight",
+            figures.fairness_by_weight.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}")),
+        ),
     ]
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::figures::{Fate, How};
 use super::learnt::{Learnt, Sample};
+use super::scene::Scene;
 use crate::model::decision::{AttemptReport, Consultation, Hook, Question, ResultKind};
 use crate::model::id::{InstanceId, JobId};
 use crate::model::job::{Body, JobClass, Needs};
@@ -28,6 +29,8 @@ pub struct Trace {
     pub arrivals: Vec<Arrival>,
     pub readings: Vec<Reading>,
     pub learnt: Learnt,
+    /// What the recording does not say.
+    pub scene: Scene,
     pub from_ms: u64,
     /// The last line's time.
     pub to_ms: u64,

@@ -80,7 +80,7 @@ pub fn simulate(trace: &Trace, desk: &mut Desk) -> std::io::Result<Figures> {
         world.happen(event)?;
     }
     let queue = world.queue.means();
-    Ok(Figures::of(&world.fates, queue))
+    Ok(Figures::of(&world.fates, queue, &trace.scene.weights))
 }
 
 impl<'a> World<'a> {
@@ -96,8 +96,11 @@ impl<'a> World<'a> {
             max_queued: usize::MAX,
             max_queued_per_tenant: usize::MAX,
             text_bytes: usize::MAX,
-            ..CoreConfig::default()
+            ..trace.scene.core.clone()
         };
+        if let Some(builtin) = trace.scene.builtin {
+            desk.answer_as(builtin);
+        }
         let fleet = trace.stations.iter().map(spec).collect();
         let now = at(trace.from_ms, trace.from_ms);
         let mut core = Core::new(config, fleet, Restored::default(), now);

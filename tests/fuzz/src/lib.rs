@@ -8,22 +8,25 @@ mod guest;
 mod mutate;
 mod policy;
 mod seeds;
+mod upload;
 mod wire;
 
 pub use mutate::{Random, mutated};
 pub use policy::{answers, cases, component, log};
 pub use seeds::seeds;
+pub use upload::upload;
 pub use wire::{config, frame, names, object_info, prompt};
 
 /// Takes any bytes.
 pub type Target = fn(&[u8]);
 
 /// By name; how many inputs a bounded run gives each, which is about a second's worth.
-pub const TARGETS: [(&str, Target, u32); 9] = [
+pub const TARGETS: [(&str, Target, u32); 10] = [
     ("prompt", prompt, 3_000),
     ("frame", frame, 10_000),
     ("object_info", object_info, 300),
     ("names", names, 10_000),
+    ("upload", upload, 600),
     ("config", config, 500),
     ("cases", cases, 20),
     ("log", log, 300),

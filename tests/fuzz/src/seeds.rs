@@ -45,6 +45,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "frame" => frames(),
         "object_info" => texts(&[OBJECT_INFO]),
         "names" => texts(&NAMES),
+        "upload" => uploads(),
         "config" => texts(&CONFIGS),
         "cases" => texts(&CASES),
         "log" => vec![recording().to_vec()],
@@ -77,6 +78,41 @@ fn frames() -> Vec<Vec<u8>> {
     frames.push([b"\x01\0\0\0\x04".as_slice(), &length, meta, b"\xff\xd8\xff\xe0xxxx"].concat());
     frames.push([b"\x01\0\0\0\x03\0\0\0\x013".as_slice(), b"a text"].concat());
     frames
+}
+
+/// Forms as browsers and scripts write them: the line of the content type, then the body.
+fn uploads() -> Vec<Vec<u8>> {
+    let form = |fields: &[(&str, &[u8])]| {
+        let mut body = b"multipart/form-data; boundary=X\n".to_vec();
+        for (head, content) in fields {
+            body.extend_from_slice(
+                format!("--X\r\nContent-Disposition: form-data; {head}\r\n\r\n").as_bytes(),
+            );
+            body.extend_from_slice(content);
+            body.extend_from_slice(b"\r\n");
+        }
+        body.extend_from_slice(b"--X--\r\n");
+        body
+    };
+    let png: &[u8] = b"\x89PNG\r\n\x1a\n--X is no boundary here\r\n--";
+    let named = "name=\"image\"; filename=\"a.png\"\r\nContent-Type: image/png";
+    vec![
+        form(&[(named, png)]),
+        form(&[
+            (named, png),
+            ("name=\"type\"", b"input"),
+            ("name=\"subfolder\"", b"s"),
+            ("name=\"overwrite\"", b"true"),
+        ]),
+        form(&[("name=\"overwrite\"", b"1"), (named, b""), (named, png)]),
+        form(&[("name=\"image\"; filename*=UTF-8''%e2%82%ac.png", png)]),
+        form(&[(named, png), ("name=\"original_ref\"", br#"{"filename": "a.png", "type": "output"}"#)]),
+        // More than may be kept, and a text longer than the form may be.
+        form(&[(named, &[7; 3_000])]),
+        form(&[("name=\"subfolder\"", &[b'x'; 5_000])]),
+        b"multipart/form-data; boundary=\"a b\"\n--a b--\r\n".to_vec(),
+        b"application/json\n{\"image\": 1}".to_vec(),
+    ]
 }
 
 /// A quarter of an hour of a made-up day, as the router records it.

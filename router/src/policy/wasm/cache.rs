@@ -65,7 +65,8 @@ impl Cache {
         #[cfg(unix)]
         fs::set_permissions(&self.dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
         self.make_room(code.len() as u64)?;
-        let part = file.with_extension("part");
+        // Another process may be writing the same.
+        let part = file.with_extension(format!("{}.part", std::process::id()));
         let mut out = fs::File::create(&part)?;
         out.write_all(&Sha256::digest(code))?;
         out.write_all(code)?;

@@ -12,11 +12,14 @@ use crate::model::event::{Event, History};
 use crate::model::id::JobId;
 use crate::model::job::{Attempt, AttemptOutcome, JobOutcome};
 
+use super::super::capacity::sharing;
 use super::super::input::{
     Action, Announcement, Closed, EndKind, Ending, InstanceChange, Reply, RequestId, Sighting, Target,
 };
 use super::{Core, Delivery, Phase, Run, StopReason, Stopping, Then, clamp_ms};
 
+/// Reports that wait to be told to the policy; if it is too slow, the oldest are not told.
+const REPORTS_KEPT: usize = 4096;
 /// What became of an attempt that is over is read from its instance; that never takes longer.
 const SETTLING_MS: u64 = 60_000;
 
@@ -134,6 +137,10 @@ impl Core {
         run.delivery = Delivery::Taken;
         if !stuck {
             run.stuck_since = None;
+            if run.stopping.is_some() {
+                // The interrupt may have come before it, or may be lost.
+                self.send_interrupt(id);
+            }
             return;
         }
         let since = *run.stuck_since.get_or_insert(now);
@@ -210,7 +217,7 @@ impl Core {
         job: JobOutcome,
         ending: Ending,
     ) {
-        let Some(run) = self.close_attempt(id, &outcome, ending.load_ms) else { return };
+        let Some(run) = self.close_attempt(id, &outcome, &ending.detail, ending.load_ms) else { return };
         self.records.push(Event::AttemptEnded {
             job: id,
             number: run.attempt.number,
@@ -226,6 +233,7 @@ impl Core {
         &mut self,
         id: JobId,
         outcome: &AttemptOutcome,
+        detail: &str,
         load_ms: u32,
     ) -> Option<Box<Run>> {
         let run = self.take_run(id)?;
@@ -234,6 +242,7 @@ impl Core {
             job: self.jobs[&id].job.clone(),
             attempt: run.attempt.clone(),
             outcome: outcome.clone(),
+            detail: detail.to_owned(),
             ran_ms: self.ran_ms(&run),
             load_ms,
         })));
@@ -309,7 +318,10 @@ impl Core {
 
     fn report_attempt(&mut self, id: JobId, run: &Run, outcome: &AttemptOutcome, load_ms: u32) {
         let entry = &self.jobs[&id];
-        self.reports.push(AttemptReport {
+        if self.reports.len() == REPORTS_KEPT {
+            self.reports.pop_front();
+        }
+        self.reports.push_back(AttemptReport {
             job: Some(id),
             tenant: entry.tenant,
             client: entry.client,
@@ -373,7 +385,7 @@ impl Core {
         let requeued = |then: &Then| matches!(then, Then::Requeue { job, .. } if *job == id);
         let between = self.committing.values().any(requeued);
         if between && let Some(entry) = self.jobs.get_mut(&id) {
-            entry.unwanted = true;
+            entry.unwanted = Some("interrupted between two attempts");
         }
         between
     }
@@ -386,6 +398,8 @@ impl Core {
         if why != StopReason::Owner && (run.stopping.is_some() || run.failing) {
             return true;
         }
+        // Whoever asks again and again does not put off the moment at which it is given up.
+        let until = run.stopping.as_ref().map_or(until, |stopping| stopping.until);
         run.stopping = Some(Stopping { why, until });
         if run.delivery != Delivery::Starting {
             self.send_interrupt(id);
@@ -401,6 +415,7 @@ impl Core {
 
     pub(super) fn instance_changed(&mut self, index: usize, change: InstanceChange) {
         let now = self.now.tick;
+        let change = sharing(&self.instances, change);
         let Some(instance) = self.instances.get_mut(index) else { return };
         match change {
             InstanceChange::Up(can) => {

@@ -1,12 +1,16 @@
 //! For operators: what a question showed, and why a job waits.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::super::capacity::Instance;
 use super::{Core, Entry, Phase};
-use crate::model::decision::{DecisionRecord, Seen};
+use crate::model::decision::DecisionRecord;
 use crate::model::id::{InstanceId, JobId};
 use crate::model::job::Needs;
+use crate::model::seen::{CandidateSeen, Excluded, InstancesSeen, Seen};
 use crate::model::view::Candidate;
 
 /// Instances named in a record; a fleet of hundreds must not make each record a book.
@@ -53,45 +57,17 @@ pub struct InstanceNow {
     pub load_ms: Option<u32>,
 }
 
-/// What a route or place question showed.
-#[derive(Serialize)]
-struct Shown<'a> {
-    candidates: Vec<Named<'a>>,
-    #[serde(skip_serializing_if = "is_zero")]
-    more_candidates: usize,
-    excluded: Vec<Excluded<'a>>,
-    #[serde(skip_serializing_if = "is_zero")]
-    more_excluded: usize,
-}
-
-#[derive(Serialize)]
-struct Named<'a> {
-    name: &'a InstanceId,
-    #[serde(flatten)]
-    candidate: &'a Candidate,
-}
-
-#[derive(Serialize)]
-struct Excluded<'a> {
-    name: &'a InstanceId,
-    why: String,
-}
-
-fn is_zero(n: &usize) -> bool {
-    *n == 0
-}
-
 impl Core {
     /// None when the job is over or never was.
     pub fn explain(&self, id: JobId) -> Option<Explanation> {
         let entry = self.jobs.get(&id)?;
         let now = self.now.tick;
-        let needs = &entry.job.needs;
+        let outlook = self.learned.outlook(&entry.job.needs);
         let instance = |(index, instance): (usize, &Instance)| {
-            let candidate = instance.candidate(index, needs, &self.learned, now);
+            let candidate = instance.candidate(index, &outlook, now);
             InstanceNow {
                 instance: instance.spec.id.clone(),
-                excluded: self.why_not(entry, index),
+                excluded: self.why_not(entry, index).map(Cow::into_owned),
                 free_slots: candidate.free_slots,
                 free_in_ms: candidate.free_in_ms,
                 models_resident: candidate.models_resident,
@@ -117,71 +93,74 @@ impl Core {
             waited_ms: now.since(entry.accepted),
             not_before_ms: row.ready_at.since(now),
             held: row.held,
-            held_ms: entry.held_ms + entry.held_since.map_or(0, |since| now.since(since)),
+            held_ms: entry.held_in_all_ms(now),
         })
     }
 
     /// Why the job cannot run there.
-    fn why_not(&self, entry: &Entry, index: usize) -> Option<String> {
+    fn why_not(&self, entry: &Entry, index: usize) -> Option<Cow<'static, str>> {
         let instance = &self.instances[index];
         if !instance.up {
-            return Some("down".to_owned());
+            return Some("down".into());
         }
         if instance.drained_by.operator {
-            return Some("drained by an operator".to_owned());
+            return Some("drained by an operator".into());
         }
         if instance.drained_by.policy {
-            return Some("drained by a policy".to_owned());
+            return Some("drained by a policy".into());
         }
         if !instance.linked {
-            return Some("its websocket is down".to_owned());
+            return Some("its websocket is down".into());
         }
         if instance.guard.cap() == Some(0) {
-            return Some("kept apart after failures".to_owned());
+            return Some("kept apart after failures".into());
         }
         if let Some(lack) = lacks(instance, &entry.job.needs) {
-            return Some(lack);
+            return Some(lack.into());
         }
         if !entry.may_run_on(instance) {
-            return Some("its GPU has no more memory than the one that was too small".to_owned());
+            return Some("its GPU has no more memory than the one that was too small".into());
         }
         let avoided = entry.avoid == Some(index);
-        avoided.then(|| "to be avoided after an attempt that failed there".to_owned())
+        avoided.then(|| "to be avoided after an attempt that failed there".into())
     }
 
-    /// What a question about this job shows, for its record.
-    pub(super) fn shown(&self, id: JobId, rows: &[usize], candidates: &[Candidate]) -> Option<Seen> {
+    /// What a question about this job shows, for its record: of the candidates, which are those of `rows`, the first.
+    pub(super) fn shown(
+        &self,
+        id: JobId,
+        rows: &[usize],
+        candidates: impl Iterator<Item = Candidate>,
+    ) -> Option<Seen> {
         let entry = self.jobs.get(&id)?;
-        let name = |index: usize| &self.instances[index].spec.id;
-        let excluded = || (0..self.instances.len()).filter(|index| !rows.contains(index));
-        let shown = Shown {
+        let name = |index: usize| self.instances[index].spec.id.clone();
+        // They are in the order of instances.
+        let mut excluded = (0..self.instances.len()).filter(|index| rows.binary_search(index).is_err());
+        let why = |index: usize| self.why_not(entry, index).unwrap_or_default();
+        let shown = InstancesSeen {
             candidates: rows
                 .iter()
                 .zip(candidates)
                 .take(NAMED)
-                .map(|(index, candidate)| Named { name: name(*index), candidate })
+                .map(|(index, candidate)| CandidateSeen { name: name(*index), candidate })
                 .collect(),
             more_candidates: rows.len().saturating_sub(NAMED),
-            excluded: excluded()
+            excluded: excluded
+                .by_ref()
                 .take(NAMED)
-                .map(|index| Excluded {
-                    name: name(index),
-                    why: self.why_not(entry, index).unwrap_or_default(),
-                })
+                .map(|index| Excluded { name: name(index), why: why(index) })
                 .collect(),
-            more_excluded: excluded().count().saturating_sub(NAMED),
+            more_excluded: excluded.count(),
         };
-        Seen::of(&shown)
+        Some(Seen::Instances(Arc::new(shown)))
     }
 
     /// The same for a job of a window, which has no question of its own.
     pub(super) fn shown_now(&self, id: JobId) -> Option<Seen> {
         let rows = self.eligible(id);
-        let needs = &self.jobs.get(&id)?.job.needs;
-        let candidate =
-            |index: &usize| self.instances[*index].candidate(*index, needs, &self.learned, self.now.tick);
-        let candidates: Vec<Candidate> = rows.iter().map(candidate).collect();
-        self.shown(id, &rows, &candidates)
+        let outlook = self.learned.outlook(&self.jobs.get(&id)?.job.needs);
+        let candidate = |index: &usize| self.instances[*index].candidate(*index, &outlook, self.now.tick);
+        self.shown(id, &rows, rows.iter().map(candidate))
     }
 }
 

@@ -1,10 +1,11 @@
 //! What the core waits for: answers of the policy, and writes of the ledger.
 
 use crate::clock::Tick;
-use crate::model::decision::{Limit, Seen};
+use crate::model::decision::Limit;
 use crate::model::event::Standing;
 use crate::model::id::JobId;
 use crate::model::job::{AttemptOutcome, Job, JobOutcome};
+use crate::model::seen::Seen;
 use crate::scheduler::input::{Ending, RequestId};
 
 /// What an open question is about.

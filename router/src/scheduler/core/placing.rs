@@ -41,10 +41,10 @@ impl Core {
         seats.dedup();
         let mut offers: Vec<Offer> = Vec::new();
         for (job, (id, rows)) in (0..).zip(jobs.iter().zip(&eligible)) {
-            let needs = &self.jobs[id].job.needs;
+            let outlook = self.learned.outlook(&self.jobs[id].job.needs);
             // Both lists are in the order of instances.
-            for (seat, index) in (0..).zip(&seats).filter(|(_, index)| rows.contains(index)) {
-                offers.push(self.instances[*index].offer(*index, (job, seat), needs, &self.learned));
+            for (seat, index) in (0..).zip(&seats).filter(|(_, index)| rows.binary_search(index).is_ok()) {
+                offers.push(self.instances[*index].offer(*index, (job, seat), &outlook));
             }
         }
         let views: Vec<JobView> = jobs.iter().map(|id| self.view(&self.jobs[id])).collect();
@@ -73,7 +73,7 @@ impl Core {
             let waits = self.queue.contains(id);
             if waits && self.eligible(id).iter().any(|&index| self.could_start(id, index)) {
                 // Told once for each time it waits, not for each time it is asked about.
-                let first = self.jobs.get(&id).is_some_and(|entry| entry.held_since.is_none());
+                let first = self.jobs.get(&id).is_some_and(|entry| entry.held.is_none());
                 let records = if first { seeing(records.clone(), self.shown_now(id)) } else { Vec::new() };
                 self.hold(id, u64::from(answer.hold_ms).max(LEAST_HOLD_MS), records);
             }

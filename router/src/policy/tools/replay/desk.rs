@@ -7,6 +7,7 @@ use super::seat::{Answered, Heard, Seat};
 use crate::model::decision::{
     Answer, Consultation, Decided, DecisionRecord, Fallback, Hook, PolicyVersion, Question,
 };
+use crate::policy::config::Builtin;
 use crate::policy::gate::Said;
 use crate::policy::native;
 use crate::policy::recording::Writer;
@@ -32,6 +33,11 @@ impl Desk {
 
     pub fn exports(&self, hook: Hook) -> bool {
         self.seat.version.exports(hook)
+    }
+
+    /// How the built-in answers for it where it does not.
+    pub fn answer_as(&mut self, builtin: Builtin) {
+        self.seat.opened.config.builtin = builtin;
     }
 
     /// Every question from now on is written there, as service records them.
