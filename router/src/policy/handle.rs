@@ -101,25 +101,16 @@ impl Handle {
         let consultation = Arc::new(consultation);
         let (reply, answer) = oneshot::channel();
         let ask = Ask { consultation: consultation.clone(), reply };
-        if self.asks.try_send(super::service::Command::Ask(ask)).is_err() {
-            return self.unavailable(&consultation, started);
-        }
-        match self.answered(answer, &consultation.question).await {
-            Some(decided) => decided,
-            None => self.unavailable(&consultation, started),
-        }
-    }
-
-    /// What the policy thread said, if it did in time. It has recorded what it said; what it says later, nobody hears.
-    async fn answered(&self, mut answer: oneshot::Receiver<Decided>, question: &Question) -> Option<Decided> {
-        match tokio::time::timeout(self.patience(question), &mut answer).await {
-            Ok(answered) => answered.ok(),
-            Err(_) => {
-                answer.close();
-                // Said in the last moment.
-                answer.try_recv().ok()
+        let decided = if self.asks.try_send(super::service::Command::Ask(ask)).is_err() {
+            self.unavailable(&consultation, started)
+        } else {
+            match tokio::time::timeout(self.patience(&consultation.question), answer).await {
+                Ok(Ok(decided)) => decided,
+                Ok(Err(_)) | Err(_) => self.unavailable(&consultation, started),
             }
-        }
+        };
+        self.recorder.note(&consultation, &decided);
+        decided
     }
 
     /// The last decisions with what they were made from, one a line, as `policy replay` reads them.
@@ -294,14 +285,13 @@ impl Handle {
         self.spaces.flush(patience);
     }
 
-    fn unavailable(&self, consultation: &Arc<Consultation>, started: Instant) -> Decided {
+    fn unavailable(&self, consultation: &Consultation, started: Instant) -> Decided {
         let took = started.elapsed();
         let (version, reason) = (self.version(), Fallback::Unavailable);
         let decided = record::natively(consultation, &self.config, &version, Some(reason), micros(took));
         for record in &decided.records {
             metrics::decision(record.hook, &version, Some(reason), took);
         }
-        self.recorder.note(consultation, decided.records.clone());
         decided
     }
 

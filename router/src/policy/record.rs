@@ -108,17 +108,13 @@ pub(crate) fn said_limits(limits: &Limits) -> String {
 pub(crate) fn said_route(route: &Route, candidates: &[Candidate], context: &Context) -> String {
     match route {
         Route::Ranked(rows) => {
-            let mut said = String::with_capacity(64);
-            for candidate in rows.iter().take(SHOWN).filter_map(|&row| candidates.get(row as usize)) {
-                said.push_str(if said.is_empty() { "" } else { " > " });
-                match context.fleet.get(candidate.instance as usize) {
-                    Some(texts) => said.push_str(texts.name.as_str()),
-                    None => {
-                        let _ = write!(said, "#{}", candidate.instance);
-                    }
-                }
-            }
-            shortened(said, rows.len())
+            let names: Vec<String> = rows
+                .iter()
+                .take(SHOWN)
+                .filter_map(|&row| candidates.get(row as usize))
+                .map(|candidate| instance_name(context, candidate.instance))
+                .collect();
+            shortened(names.join(" > "), rows.len())
         }
         Route::Hold { ms } => format!("hold {ms} ms"),
         Route::Reject => "reject".to_owned(),

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::metrics;
-use crate::model::decision::{Consultation, DecisionRecord, Fallback, Question};
+use crate::model::decision::{Consultation, Decided, DecisionRecord, Fallback, Question};
 use files::Files;
 
 /// Decisions on their way to the thread. With more, some are not recorded, and counted.
@@ -87,17 +87,12 @@ impl Recorder {
         Ok(Self { sender: Some(sender), ring })
     }
 
-    /// Are decisions to be noted at all?
-    pub(crate) fn wants(&self) -> bool {
-        self.sender.is_some()
-    }
-
-    pub(crate) fn note(&self, consultation: &Arc<Consultation>, records: Vec<DecisionRecord>) {
+    pub(crate) fn note(&self, consultation: &Arc<Consultation>, decided: &Decided) {
         let Some(sender) = &self.sender else { return };
-        if asked_nobody(consultation, &records) {
+        if asked_nobody(consultation, decided) {
             return;
         }
-        if let Err(TrySendError::Full(_)) = sender.try_send((consultation.clone(), records)) {
+        if let Err(TrySendError::Full(_)) = sender.try_send((consultation.clone(), decided.records.clone())) {
             self.ring().status.dropped += 1;
             metrics::policy_recording_dropped();
         }
@@ -125,9 +120,10 @@ impl Recorder {
 }
 
 /// Every second one; a day of them would be most of a recording and tell nothing.
-fn asked_nobody(consultation: &Consultation, records: &[DecisionRecord]) -> bool {
+fn asked_nobody(consultation: &Consultation, decided: &Decided) -> bool {
     matches!(consultation.question, Question::Tick { .. })
-        && records
+        && decided
+            .records
             .iter()
             .all(|record| record.fallback == Some(Fallback::NotExported) || record.version.digest.is_empty())
 }
@@ -198,16 +194,16 @@ mod tests {
         // Nobody takes from the channel: the first fits, the second does not.
         let (sender, _taken) = sync_channel(1);
         let recorder = Recorder { sender: Some(sender), ring: Arc::default() };
-        recorder.note(&asked, decided.records.clone());
+        recorder.note(&asked, &decided);
         assert_eq!(recorder.status().dropped, 0);
-        recorder.note(&asked, decided.records.clone());
+        recorder.note(&asked, &decided);
         assert_eq!(recorder.status().dropped, 1);
         let tick = Arc::new(sample::ask(1, 2, Question::Tick { instances: Vec::new() }));
         let answered = natively(&tick, &config, &version, None, 1);
-        recorder.note(&tick, answered.records);
+        recorder.note(&tick, &answered);
         assert_eq!(recorder.status().dropped, 1, "no one was asked");
         let policy = PolicyVersion { name: "p".into(), digest: "0".into() };
-        recorder.note(&tick, natively(&tick, &config, &policy, None, 1).records);
+        recorder.note(&tick, &natively(&tick, &config, &policy, None, 1));
         assert_eq!(recorder.status().dropped, 2);
     }
 }

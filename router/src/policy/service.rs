@@ -13,7 +13,6 @@ use super::handle::{self, Ask};
 use super::lane::{Gone, Lane, Slot};
 use super::orders::Standing;
 use super::record::{self, builtin_version};
-use super::recording::Recorder;
 use super::shadow::Shadow;
 use super::status::{PolicyStatus, State, VersionRow};
 use super::turn::Turn;
@@ -84,7 +83,6 @@ pub(crate) struct Service {
     pub places: Arc<AtomicBool>,
     pub serving: watch::Sender<PolicyVersion>,
     pub status: watch::Sender<PolicyStatus>,
-    pub recorder: Recorder,
 }
 
 impl Service {
@@ -122,11 +120,7 @@ impl Service {
     fn answer(&mut self, asked: &Arc<Consultation>, reply: oneshot::Sender<Decided>) {
         let decided = self.decide(asked);
         self.show_shadows(asked, &decided);
-        let records = if self.recorder.wants() { decided.records.clone() } else { Vec::new() };
-        // Recorded once it is said, so that nobody waits for that; what came too late is not what was decided.
-        if reply.send(decided).is_ok() {
-            self.recorder.note(asked, records);
-        }
+        let _ = reply.send(decided);
         let wall = self.clock.now().wall;
         for lane in &mut self.lanes {
             lane.revive(wall);

@@ -57,7 +57,6 @@ pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Handle, StartError
         places: places.clone(),
         serving,
         status: status.clone(),
-        recorder: recorder.clone(),
     };
     spawn("policy", &config, move || service.run(&questions))?;
 
