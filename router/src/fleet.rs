@@ -189,10 +189,6 @@ impl Handle {
         Some(self.members.get(self.board.home()? as usize)?.id().clone())
     }
 
-    pub fn instance_of_home(&self) -> Option<InstanceInfo> {
-        self.board.instances().iter().find(|info| info.is_up()).cloned()
-    }
-
     /// Ends when every instance has been looked at once.
     pub async fn looked(&self) {
         self.board.looked().await;

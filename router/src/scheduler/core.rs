@@ -9,6 +9,7 @@ mod care;
 mod deadlines;
 mod entry;
 mod explain;
+mod instances;
 mod intake;
 mod look;
 mod pending;
@@ -16,6 +17,7 @@ mod placing;
 mod recovery;
 mod routing;
 mod standing;
+mod stops;
 #[cfg(test)]
 mod tests;
 mod upkeep;
