@@ -34,7 +34,7 @@ use crate::metrics::Metrics;
 use crate::model::decision::Act;
 use crate::{fleet, ledger, scheduler, sessions, telemetry};
 
-pub use listen::{ListenError, Listener};
+pub use listen::Listener;
 
 /// What the face shows. The handles are those of the running organs.
 #[derive(Clone)]

@@ -52,7 +52,7 @@ pub fn serve(
         router.looked(Duration::from_secs(10)).await;
         announce::ready(&router);
         let why = stop.wanted(async || router.reload(again()).await).await;
-        tracing::info!(why = ?why, "shutting down");
+        tracing::info!(%why, "shutting down");
         router.shutdown(async { stop.asked().await }).await?;
         match why {
             Why::Asked(_) => Ok(()),

@@ -37,6 +37,8 @@ use store::Store;
 
 /// An instance that is silent for so long in the middle of a file is given up. Loading a model stops its replies for seconds.
 const STALL: Duration = Duration::from_secs(60);
+/// Names remembered of each instance; clients may name every upload anew.
+const MOST_GIVEN: usize = 16_384;
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -144,7 +146,9 @@ type Given = HashMap<InstanceId, InstanceFiles>;
 #[derive(Debug, Default)]
 struct InstanceFiles {
     epoch: u64,
-    files: HashMap<UploadRef, Slot>,
+    /// With the number of the last use.
+    files: HashMap<UploadRef, (u64, Slot)>,
+    uses: u64,
 }
 
 /// One name on one instance: the content it has there. Held while it is being changed, so that two attempts that need the
@@ -285,13 +289,33 @@ impl Handle {
         let mut given = self.lock();
         let files = given.entry(instance.clone()).or_default();
         if files.epoch != epoch {
-            *files = InstanceFiles { epoch, files: HashMap::new() };
+            *files = InstanceFiles { epoch, ..InstanceFiles::default() };
         }
-        files.files.entry(file.clone()).or_default().clone()
+        files.slot(file)
     }
 
     fn lock(&self) -> MutexGuard<'_, Given> {
         self.given.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl InstanceFiles {
+    fn slot(&mut self, file: &UploadRef) -> Slot {
+        if self.files.len() >= MOST_GIVEN && !self.files.contains_key(file) {
+            self.forget_half();
+        }
+        self.uses += 1;
+        let (used, slot) = self.files.entry(file.clone()).or_default();
+        *used = self.uses;
+        slot.clone()
+    }
+
+    /// The longest unused, but for those that are being given. They are given again when they are needed.
+    fn forget_half(&mut self) {
+        let mut uses: Vec<u64> = self.files.values().map(|(used, _)| *used).collect();
+        uses.sort_unstable();
+        let median = uses[uses.len() / 2];
+        self.files.retain(|_, (used, slot)| *used >= median || Arc::strong_count(slot) > 1);
     }
 }
 

@@ -35,7 +35,9 @@ pub fn run() -> ExitCode {
         Command::Jobs(jobs) => finish(jobs::run(&jobs)),
         Command::Explain(job) => finish(explain::run(&job)),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "comfy-router", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "comfy-router", &mut script);
+            print(&String::from_utf8_lossy(&script));
             ExitCode::SUCCESS
         }
     }

@@ -123,6 +123,8 @@ pub enum EventKind {
     },
     /// Its catalogue, its figures or its foreign prompts changed.
     Info(InstanceInfo),
+    /// It was looked at and is as it was; its figures are as old as this look.
+    Same(InstanceInfo),
     /// Events of prompts submitted under [`Handle::sid`] will come, also of those that an earlier socket heard of.
     SocketUp,
     /// Events since the last frame are lost; what ran must be looked up in its queue and history.
@@ -185,10 +187,6 @@ impl Handle {
     /// Where requests go that any instance may answer: the first that is up.
     pub fn home(&self) -> Option<InstanceId> {
         Some(self.members.get(self.board.home()? as usize)?.id().clone())
-    }
-
-    pub fn instance_of_home(&self) -> Option<InstanceInfo> {
-        self.board.instances().iter().find(|info| info.is_up()).cloned()
     }
 
     /// Ends when every instance has been looked at once.

@@ -52,7 +52,7 @@ use routes::{Endpoint, Routes};
 
 // For whoever feeds it what no client should send.
 pub use form::{Form, read as read_form};
-pub use listen::{ListenError, Listener};
+pub use listen::Listener;
 
 /// What the face is made of. The handles are those of the running organs.
 #[derive(Clone)]

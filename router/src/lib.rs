@@ -2,7 +2,7 @@
 //!
 //! The floors, bottom up; a module imports only from floors below its own (`tests/floors.rs` reads the imports):
 //! - 0, words: [`model`], [`clock`], [`failpoint`]
-//! - 1, grammar and plumbing: [`comfy`], [`config`], [`metrics`], [`tasks`], [`drain`]
+//! - 1, grammar and plumbing: [`comfy`], [`config`], [`metrics`], [`tasks`], [`drain`], [`listen`]
 //! - 2, organs: [`ledger`], [`fleet`], [`policy`], [`telemetry`], [`sessions`], [`assets`]
 //! - 3, brain: [`scheduler`], [`relay`]
 //! - 4, faces: [`front`], [`admin`], and what runs the brain on past days: [`simulation`]
@@ -21,6 +21,7 @@ pub mod failpoint;
 pub mod fleet;
 pub mod front;
 pub mod ledger;
+pub mod listen;
 pub mod metrics;
 pub mod model;
 pub mod policy;

@@ -18,7 +18,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use crate::model::decision::{Fallback, Hook, PolicyVersion};
 use crate::model::id::InstanceId;
 use crate::model::job::{AttemptOutcome, JobClass, JobOutcome};
-use labels::{attempt_label, class_label, figure_labels, flag, gpu_label, instance_label, version_label};
+use labels::{figure_labels, flag, gpu_label, instance_label, version_label};
 use table::Kind;
 
 pub use hot::{
@@ -105,7 +105,7 @@ fn started() {
 
 /// A job is durable and its 200 may leave.
 pub fn job_accepted(class: JobClass) {
-    counter!(table::JOBS_ACCEPTED, "class" => class_label(class)).increment(1);
+    counter!(table::JOBS_ACCEPTED, "class" => class.as_str()).increment(1);
 }
 
 /// A prompt was not taken; `reason` is a word of the caller's own: `invalid`, `policy`, `full`, `draining`, `ledger`.
@@ -115,17 +115,17 @@ pub fn job_refused(reason: &'static str) {
 
 /// A job's first attempt starts.
 pub fn job_started(class: JobClass, waited: Duration) {
-    histogram!(table::JOB_WAIT, "class" => class_label(class)).record(waited.as_secs_f64());
+    histogram!(table::JOB_WAIT, "class" => class.as_str()).record(waited.as_secs_f64());
 }
 
 /// `took` counts from acceptance.
 pub fn job_ended(class: JobClass, outcome: JobOutcome, took: Duration) {
-    counter!(table::JOBS_ENDED, "outcome" => outcome.as_str(), "class" => class_label(class)).increment(1);
-    histogram!(table::JOB_RESPONSE, "class" => class_label(class)).record(took.as_secs_f64());
+    counter!(table::JOBS_ENDED, "outcome" => outcome.as_str(), "class" => class.as_str()).increment(1);
+    histogram!(table::JOB_RESPONSE, "class" => class.as_str()).record(took.as_secs_f64());
 }
 
 pub fn queue_depth(class: JobClass, jobs: usize) {
-    gauge!(table::QUEUED, "class" => class_label(class)).set(jobs as f64);
+    gauge!(table::QUEUED, "class" => class.as_str()).set(jobs as f64);
 }
 
 pub fn running_jobs(jobs: usize) {
@@ -140,7 +140,7 @@ pub fn attempt_started(instance: &InstanceId) {
 
 pub fn attempt_ended(instance: &InstanceId, outcome: &AttemptOutcome, ran: Duration) {
     let instance = instance_label(instance);
-    counter!(table::ATTEMPTS_ENDED, "instance" => instance.clone(), "outcome" => attempt_label(outcome))
+    counter!(table::ATTEMPTS_ENDED, "instance" => instance.clone(), "outcome" => outcome.as_str())
         .increment(1);
     histogram!(table::ATTEMPT_RUN, "instance" => instance).record(ran.as_secs_f64());
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// floors they may.
 const FLOORS: [&[&str]; 6] = [
     &["model", "clock", "failpoint"],
-    &["comfy", "config", "metrics", "tasks", "drain"],
+    &["comfy", "config", "metrics", "tasks", "drain", "listen"],
     &["ledger", "fleet", "policy", "telemetry", "sessions", "assets"],
     &["scheduler", "relay"],
     &["front", "admin", "simulation"],

@@ -99,12 +99,6 @@ impl Books {
         self.jobs.iter().find(|job| job.prompt_id == prompt_id)?.outcome.as_deref()
     }
 
-    /// How many attempts the job of this prompt id took.
-    pub fn attempts_of(&self, prompt_id: &str) -> usize {
-        let job = self.jobs.iter().find(|job| job.prompt_id == prompt_id);
-        job.map_or(0, |job| self.attempts.iter().filter(|attempt| attempt.job == job.seq).count())
-    }
-
     /// How each attempt of the job of this prompt id ended, in order.
     pub fn attempts_ended(&self, prompt_id: &str) -> Vec<&str> {
         let job = self.jobs.iter().find(|job| job.prompt_id == prompt_id).map(|job| job.seq);

@@ -140,7 +140,14 @@ pub(super) async fn change(
     };
     match parts.scheduler.change(id.clone(), change).await {
         Ok(standing) => {
-            tracing::info!(prompt_id = clip(&id, 200), ?change, "an operator moved a job");
+            tracing::info!(
+                prompt_id = clip(&id, 200),
+                place = change.place.map(Place::as_str),
+                number = change.number,
+                class = change.class.map(JobClass::as_str),
+                priority = change.priority.flatten(),
+                "an operator changed a job"
+            );
             let mut body = json!(standing);
             body["prompt_id"] = json!(id);
             shown(StatusCode::OK, &body)

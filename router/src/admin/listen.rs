@@ -1,35 +1,27 @@
 //! The operator's listener. It answers until the very end of a drain, so that health can be watched.
 
 use std::convert::Infallible;
-use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use super::Admin;
 use crate::drain::Watch;
+use crate::listen::{ListenError, Socket};
 use crate::tasks::{self, OnError};
 
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_millis(50);
-
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} for the operator: {error}")]
-pub struct ListenError {
-    address: SocketAddr,
-    error: io::Error,
-}
+/// Status pages, scrapers and commands; whoever has more open has forgotten them.
+const MOST_CONNECTIONS: usize = 256;
 
 /// A bound listener; it accepts once it [`run`](Listener::run)s.
 #[derive(Debug)]
-pub struct Listener {
-    listener: TcpListener,
-    address: SocketAddr,
-}
+pub struct Listener(Socket);
 
 impl Listener {
     /// On a socket that is open already, or one of its own.
@@ -37,29 +29,19 @@ impl Listener {
         address: SocketAddr,
         given: Option<std::net::TcpListener>,
     ) -> Result<Self, ListenError> {
-        let failed = |error| ListenError { address, error };
-        let listener = match given {
-            Some(open) => TcpListener::from_std(open),
-            None => TcpListener::bind(address).await,
-        };
-        let listener = listener.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address })
+        Socket::open("operators", address, given).await.map(Self)
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.0.address()
     }
 
     /// Serves until `stop`.
     pub async fn run(self, admin: Admin, stop: Watch) {
-        loop {
-            let accepted = tokio::select! {
-                accepted = self.listener.accept() => accepted,
-                () = stop.signalled() => return,
-            };
-            let Ok((stream, _)) = accepted else {
-                tokio::time::sleep(PAUSE).await;
+        let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        while let Some((stream, peer)) = self.0.accept(&stop).await {
+            let Ok(place) = places.clone().try_acquire_owned() else {
+                tracing::warn!(peer = %peer.ip(), "operator connection refused: too many");
                 continue;
             };
             let service = TowerToHyperService::new(admin.0.clone());
@@ -69,6 +51,7 @@ impl Listener {
                 if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
                     tracing::debug!(error = %error, "operator connection ended");
                 }
+                drop(place);
                 Ok::<(), Infallible>(())
             });
         }

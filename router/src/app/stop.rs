@@ -13,6 +13,15 @@ pub(super) enum Why {
     Failed(&'static str),
 }
 
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Asked(how) => f.write_str(how),
+            Self::Failed(part) => write!(f, "{part} failed"),
+        }
+    }
+}
+
 /// Signals are not lost from here on.
 #[derive(Debug)]
 pub(super) struct Stop {

@@ -160,6 +160,28 @@ async fn a_failed_upload_is_told_and_tried_again() {
 }
 
 #[tokio::test]
+async fn of_countless_names_the_longest_unused_are_forgotten_and_given_again() {
+    let (world, instance, id) = (World::new(1_000), Instance::default(), InstanceId::from("one"));
+    let [old, new] = ["old.png", "new.png"].map(file);
+    let digest = world.record(&old, "old").await.unwrap();
+    world.record(&new, "new").await.unwrap();
+    let stage = async |file: &UploadRef| {
+        world.handle.stage(&id, std::slice::from_ref(file), &instance).await.unwrap();
+    };
+    stage(&old).await;
+    for n in 0..2 * MOST_GIVEN {
+        world.handle.given(&id, 0, &file(&format!("{n}.png")), digest).await;
+        if n % 1_000 == 0 {
+            stage(&new).await;
+        }
+    }
+    assert!(world.handle.lock()[&id].files.len() <= MOST_GIVEN);
+    stage(&old).await;
+    let given: Vec<_> = instance.uploads.lock().unwrap().iter().map(|(file, _)| file.name.clone()).collect();
+    assert_eq!(given, ["old.png", "new.png", "old.png"]);
+}
+
+#[tokio::test]
 async fn a_restart_keeps_names_and_contents_and_clears_the_rest() {
     let mut world = World::new(1_000);
     world.record(&file("a"), "same").await.unwrap();

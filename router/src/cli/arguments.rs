@@ -1,13 +1,19 @@
 //! The arguments, their help and what they mean as configuration.
 
+mod policy;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use comfy_router_policy_kit::Language;
-
 use crate::config::{Setting, Sources};
 use crate::demo;
+
+pub(super) use policy::{
+    PolicyBench, PolicyBindings, PolicyCommand, PolicyComponent, PolicyDev, PolicyFile, PolicyLane,
+    PolicyList, PolicyNew, PolicyPromote, PolicyReplay, PolicySettings, PolicySwap, PolicyTest, PolicyWit,
+    SwapAs,
+};
 
 /// One ComfyUI in front of many: a durable queue, the unchanged ComfyUI API, and a WebAssembly policy that decides
 /// what runs where.
@@ -234,47 +240,6 @@ pub(super) enum ConfigCommand {
     Show(SourceArguments),
 }
 
-#[derive(Debug, Subcommand)]
-pub(super) enum PolicyCommand {
-    /// Start a policy: a small project that builds with `make` and passes `check`
-    #[command(after_help = "Example: comfy-router policy new night-shift --lang python")]
-    New(PolicyNew),
-    /// Would this component serve? Shows what it exports and imports, tries its settings and a call of each hook
-    Check(PolicyFile),
-    /// Does it decide as its cases say? A case is a view and the decision it should lead to
-    Test(PolicyTest),
-    /// How long does each hook take, how many instructions and how much memory, by the number of candidates?
-    Bench(PolicyBench),
-    /// Does it hold to the interface on views that are hostile? Bounds, determinism, an answer to everything
-    Conform(PolicyFile),
-    /// The versions a running router knows, with shadows and canaries
-    List(PolicyList),
-    /// Give a running router a component, as its policy, as a shadow, or as a canary
-    Swap(PolicySwap),
-    /// Return a running router to the last good version
-    Rollback(PolicyLane),
-    /// Let the canary, the shadow, or an earlier version answer everything
-    Promote(PolicyPromote),
-    /// Take canary and shadow away
-    Withdraw(PolicyLane),
-    /// Let what is configured serve again, now and after a restart
-    Unpin(PolicyLane),
-    /// Give the component that serves other settings
-    Settings(PolicySettings),
-    /// Make recorded decisions again, by one policy or two, and show where they differ
-    #[command(after_help = "Example: curl -s 127.0.0.1:7189/api/policy/recording > day.jsonl
-         comfy-router policy replay --log day.jsonl --policy new.wasm --policy old.wasm")]
-    Replay(PolicyReplay),
-    /// Build, check and test again whenever a file changes, and swap what passed into a running router
-    Dev(PolicyDev),
-    /// Generate a language's names for the interface; the projects' Makefiles call this
-    Bindings(PolicyBindings),
-    /// Make a component of the core module that a compiler wrote; the projects' Makefiles call this
-    Component(PolicyComponent),
-    /// Write this router's interface into the `deps` of a folder of WIT
-    Wit(PolicyWit),
-}
-
 /// Where a running router takes orders.
 #[derive(Debug, Args)]
 pub(super) struct Admin {
@@ -292,207 +257,6 @@ pub(super) struct Explain {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct PolicyList {
-    #[command(flatten)]
-    pub(super) admin: Admin,
-    /// Print JSON
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct PolicyLane {
-    /// The component that serves this interface, such as housekeeping [default: the policy's own]
-    #[arg(long, value_name = "INTERFACE")]
-    pub(super) hook: Option<String>,
-    #[command(flatten)]
-    pub(super) admin: Admin,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum SwapAs {
-    Live,
-    Shadow,
-    Canary,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct PolicySwap {
-    /// The component
-    pub(super) file: PathBuf,
-    /// What it is called: it remembers under this name [default: the file's, without its end]
-    #[arg(long)]
-    pub(super) name: Option<String>,
-    /// live answers everything; a shadow is only compared; a canary is obeyed for a share of the jobs
-    #[arg(long = "as", value_enum, default_value_t = SwapAs::Live, value_name = "PLACE")]
-    pub(super) place: SwapAs,
-    /// Its settings, as a JSON object [default: those that the one before has]
-    #[arg(long, value_name = "JSON")]
-    pub(super) settings: Option<String>,
-    /// Share of the jobs for a canary, such as 0.1
-    #[arg(long, required_if_eq("place", "canary"))]
-    pub(super) share: Option<f64>,
-    #[command(flatten)]
-    pub(super) lane: PolicyLane,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct PolicyPromote {
-    /// The beginning of a version's digest, as `policy list` shows it [default: the canary, or the shadow]
-    pub(super) digest: Option<String>,
-    #[command(flatten)]
-    pub(super) lane: PolicyLane,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct PolicySettings {
-    /// A JSON object
-    pub(super) settings: String,
-    #[command(flatten)]
-    pub(super) lane: PolicyLane,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct PolicyNew {
-    /// Lower-case letters, digits and hyphens; also what its state and metrics go by
-    pub(super) name: String,
-    /// rust, typescript, python, go or c
-    #[arg(long = "lang", value_name = "LANGUAGE")]
-    pub(super) language: Language,
-    /// Where to write it [default: a new folder of its name]
-    #[arg(long, value_name = "FOLDER")]
-    pub(super) folder: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct PolicyFile {
-    /// The component, or the folder of its project [default: the project in this folder]
-    pub(super) file: Option<PathBuf>,
-    /// Its settings, as a JSON object [default: those of policy.toml]
-    #[arg(long, value_name = "JSON")]
-    pub(super) settings: Option<String>,
-    /// Print JSON
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct PolicyTest {
-    #[command(flatten)]
-    pub(super) policy: PolicyFile,
-    /// A file of cases, or a folder of them; may be repeated [default: that of policy.toml]
-    #[arg(long, value_name = "PATH")]
-    pub(super) cases: Vec<PathBuf>,
-    /// Write the decisions that differ into the cases
-    #[arg(long)]
-    pub(super) update: bool,
-    /// Only cases whose name contains this
-    #[arg(long, value_name = "TEXT")]
-    pub(super) filter: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct PolicyBench {
-    #[command(flatten)]
-    pub(super) policy: PolicyFile,
-    /// Numbers of candidates to measure with
-    #[arg(long, value_delimiter = ',', default_value = "1,4,16,64,256,512", value_name = "N,N,...")]
-    pub(super) candidates: Vec<usize>,
-    /// Count no instructions: counting compiles the component a second time
-    #[arg(long)]
-    pub(super) no_fuel: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct PolicyReplay {
-    /// A recording: a file of `policy.record.dir`, or what the admin listener gives; may be repeated, oldest first
-    #[arg(long = "log", value_name = "FILE", required = true)]
-    pub(super) logs: Vec<PathBuf>,
-    /// The policy; a second one is what it is compared with, and without one that is the recording
-    #[arg(long = "policy", value_name = "FILE", required = true)]
-    pub(super) policies: Vec<PathBuf>,
-    /// The settings of both, as a JSON object [default: those of --config, or none]
-    #[arg(long, value_name = "JSON")]
-    pub(super) settings: Option<String>,
-    /// The configuration of the router that made the recording: settings, tenants' weights, limits and window
-    #[arg(long, short, value_name = "FILE")]
-    pub(super) config: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
-    pub(super) json: bool,
-    /// Also write a page with plots; it needs nothing else
-    #[arg(long, value_name = "FILE")]
-    pub(super) html: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct PolicyDev {
-    /// The project
-    #[arg(default_value = ".")]
-    pub(super) folder: PathBuf,
-    /// The admin listener of a running router, to swap what passed into
-    #[arg(long, alias = "admin", value_name = "ADDRESS:PORT")]
-    pub(super) router: Option<String>,
-    /// One round, then exit
-    #[arg(long)]
-    pub(super) once: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct PolicyBindings {
-    /// typescript, go or c
-    pub(super) language: Language,
-    /// The folder of WIT, with its `deps`
-    #[arg(long, default_value = "wit", value_name = "FOLDER")]
-    pub(super) wit: PathBuf,
-    /// The world in it, if there are several
-    #[arg(long, value_name = "NAME")]
-    pub(super) world: Option<String>,
-    /// Where to write them
-    #[arg(long, default_value = "gen", value_name = "FOLDER")]
-    pub(super) out: PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct PolicyWit {
-    #[arg(default_value = "wit")]
-    pub(super) folder: PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct PolicyComponent {
-    /// What the compiler wrote
-    pub(super) module: PathBuf,
-    /// Where the component goes
-    #[arg(long, short, value_name = "FILE")]
-    pub(super) out: PathBuf,
-    /// The folder of WIT, for a module that does not carry its world (Go)
-    #[arg(long, value_name = "FOLDER")]
-    pub(super) wit: Option<PathBuf>,
-    /// The world in it, if there are several
-    #[arg(long, value_name = "NAME", requires = "wit")]
-    pub(super) world: Option<String>,
-    /// A module, binary or WAT, that answers the imports of that name; may be repeated
-    #[arg(long = "adapter", value_name = "NAME=FILE")]
-    pub(super) adapters: Vec<Adapter>,
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct Adapter {
-    pub(super) name: String,
-    pub(super) path: PathBuf,
-}
-
-impl std::str::FromStr for Adapter {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (name, path) = text.split_once('=').ok_or("NAME=FILE is expected")?;
-        Ok(Self { name: name.to_owned(), path: path.into() })
-    }
 }
 
 #[cfg(test)]

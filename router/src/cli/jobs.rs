@@ -59,10 +59,10 @@ async fn obey(admin: &str, command: &JobsCommand) -> anyhow::Result<()> {
             order.extend(policy_priority.then(|| ("priority".to_owned(), Value::Null)));
             let standing = admin.send(Method::PATCH, &path(job), &Value::Object(order)).await?;
             print(&format!(
-                "set {job}: number {}, class {}, priority {}\n",
+                "set {job}: number {}, class {}, priority {:.1}\n",
                 standing["number"],
                 standing["class"].as_str().unwrap_or_default(),
-                standing["priority"]["score"]
+                standing["priority"]["score"].as_f64().unwrap_or_default()
             ));
         }
     }

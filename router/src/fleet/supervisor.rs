@@ -158,6 +158,11 @@ impl Supervisor {
         }
         match (before, info) {
             (Some(before), Some(info)) if differs(&before, &info) => self.emit(EventKind::Info(info)).await,
+            (_, Some(info)) => {
+                // Nobody needs to wait for it: the next look says it again.
+                let _ = self.events.try_send(self.event(EventKind::Same(info)));
+                Ok(())
+            }
             _ => Ok(()),
         }
     }

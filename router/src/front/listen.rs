@@ -1,39 +1,25 @@
 //! The client listener: bounded connections, bounded heads, an orderly end.
 
 use std::collections::HashMap;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use hyper::server::conn::http1;
-use tokio::net::TcpListener;
 
 use super::{Front, connection};
 use crate::config;
 use crate::drain::Watch;
+use crate::listen::{ListenError, Socket};
 
 /// Connections of one address that is not this machine's.
 const PER_ADDRESS: usize = 256;
-/// After an error of `accept`, such as too many open files: trying again at once would only spin.
-const PAUSE: Duration = Duration::from_millis(50);
 /// Prompts are 5 to 200 KiB, and each read of a body is a write to an instance.
 const MAX_READ: usize = 128 << 10;
 const HYPERS_HEADERS: usize = 100;
 
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {error}")]
-pub struct ListenError {
-    address: SocketAddr,
-    error: io::Error,
-}
-
 /// A bound listener; it accepts once it [`run`](Listener::run)s.
 #[derive(Debug)]
-pub struct Listener {
-    listener: TcpListener,
-    address: SocketAddr,
-}
+pub struct Listener(Socket);
 
 /// Who is connected.
 #[derive(Debug, Default)]
@@ -48,19 +34,12 @@ impl Listener {
         address: SocketAddr,
         given: Option<std::net::TcpListener>,
     ) -> Result<Self, ListenError> {
-        let failed = |error| ListenError { address, error };
-        let listener = match given {
-            Some(open) => TcpListener::from_std(open),
-            None => TcpListener::bind(address).await,
-        };
-        let listener = listener.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address })
+        Socket::open("clients", address, given).await.map(Self)
     }
 
     /// Where it listens; tells the port when any was asked for.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.0.address()
     }
 
     /// Accepts until the drain begins; answers under way then have a few seconds, which the drain waits for. Clients'
@@ -68,20 +47,10 @@ impl Listener {
     pub async fn run(self, front: Arc<Front>, drain: Watch) {
         let crowd = Arc::new(Crowd::default());
         let builder = builder(&front.limits);
-        loop {
-            let accepted = tokio::select! {
-                accepted = self.listener.accept() => accepted,
-                () = drain.signalled() => return,
-            };
-            match accepted {
-                Ok((stream, peer)) => match crowd.enter(peer.ip(), front.limits.connections) {
-                    Some(place) => connection::serve(stream, &builder, front.clone(), drain.clone(), place),
-                    None => tracing::warn!(peer = %peer.ip(), "connection refused: too many"),
-                },
-                Err(error) => {
-                    tracing::warn!(error = %error, "a connection could not be accepted");
-                    tokio::time::sleep(PAUSE).await;
-                }
+        while let Some((stream, peer)) = self.0.accept(&drain).await {
+            match crowd.enter(peer.ip(), front.limits.connections) {
+                Some(place) => connection::serve(stream, &builder, front.clone(), drain.clone(), place),
+                None => tracing::warn!(peer = %peer.ip(), "connection refused: too many"),
             }
         }
     }

@@ -7,7 +7,6 @@ use ::metrics::SharedString;
 
 use crate::model::decision::PolicyVersion;
 use crate::model::id::InstanceId;
-use crate::model::job::{AttemptOutcome, JobClass};
 
 /// The values one label may take: the first `max` distinct ones, then `other`.
 struct Bound {
@@ -62,30 +61,6 @@ fn version_text(version: &PolicyVersion) -> Arc<str> {
         return version.name.clone();
     }
     format!("{}@{}", version.name, version.digest).into()
-}
-
-pub(super) fn class_label(class: JobClass) -> &'static str {
-    match class {
-        JobClass::Interactive => "interactive",
-        JobClass::Standard => "standard",
-        JobClass::Batch => "batch",
-    }
-}
-
-pub(super) fn attempt_label(outcome: &AttemptOutcome) -> &'static str {
-    match outcome {
-        AttemptOutcome::Success => "success",
-        AttemptOutcome::NodeError => "node_error",
-        AttemptOutcome::OutOfMemory => "out_of_memory",
-        AttemptOutcome::Rejected => "rejected",
-        AttemptOutcome::Interrupted => "interrupted",
-        AttemptOutcome::TimedOut => "timed_out",
-        AttemptOutcome::Preempted => "preempted",
-        AttemptOutcome::Crash => "crash",
-        AttemptOutcome::Lost => "lost",
-        AttemptOutcome::Unknown => "unknown",
-        AttemptOutcome::Dispatch => "dispatch",
-    }
 }
 
 /// Status classes, at their [`status_index`].

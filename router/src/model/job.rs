@@ -70,6 +70,14 @@ pub enum JobClass {
 impl JobClass {
     /// In the order of their indices.
     pub const ALL: [Self; 3] = [Self::Interactive, Self::Standard, Self::Batch];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Interactive => "interactive",
+            Self::Standard => "standard",
+            Self::Batch => "batch",
+        }
+    }
 }
 
 /// The prompt itself, as JSON text.
@@ -249,6 +257,24 @@ pub enum AttemptOutcome {
     Unknown,
     /// It never reached the instance.
     Dispatch,
+}
+
+impl AttemptOutcome {
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::NodeError => "node_error",
+            Self::OutOfMemory => "out_of_memory",
+            Self::Rejected => "rejected",
+            Self::Interrupted => "interrupted",
+            Self::TimedOut => "timed_out",
+            Self::Preempted => "preempted",
+            Self::Crash => "crash",
+            Self::Lost => "lost",
+            Self::Unknown => "unknown",
+            Self::Dispatch => "dispatch",
+        }
+    }
 }
 
 /// How a job ended.

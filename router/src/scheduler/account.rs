@@ -39,7 +39,7 @@ pub(super) fn started(job: &Job, attempt: &Attempt) {
 }
 
 pub(super) fn closed(closed: &Closed) {
-    let Closed { job, attempt, outcome, ran_ms, load_ms } = closed;
+    let Closed { job, attempt, outcome, detail, ran_ms, load_ms } = closed;
     metrics::attempt_ended(&attempt.instance, outcome, Duration::from_millis((*ran_ms).into()));
     if *load_ms > 0 {
         metrics::model_load(&attempt.instance, Duration::from_millis((*load_ms).into()));
@@ -48,7 +48,7 @@ pub(super) fn closed(closed: &Closed) {
     if *outcome == AttemptOutcome::Success {
         tracing::info!(job = %job.id, attempt = attempt.number, instance = %attempt.instance, client, ran_ms, load_ms, "attempt ended");
     } else {
-        tracing::warn!(job = %job.id, attempt = attempt.number, instance = %attempt.instance, client, ran_ms, ?outcome, "attempt ended");
+        tracing::warn!(job = %job.id, attempt = attempt.number, instance = %attempt.instance, client, ran_ms, outcome = outcome.as_str(), detail, "attempt ended");
     }
 }
 
@@ -62,7 +62,7 @@ pub(super) fn ended(end: &Announcement) {
     if end.outcome == JobOutcome::Success {
         tracing::info!(%job, client, outcome, took_ms, "job ended");
     } else {
-        tracing::warn!(%job, client, outcome, took_ms, detail = %end.detail, "job ended");
+        tracing::warn!(%job, client, outcome, took_ms, detail = end.detail, "job ended");
     }
 }
 

@@ -9,6 +9,7 @@ mod care;
 mod deadlines;
 mod entry;
 mod explain;
+mod instances;
 mod intake;
 mod look;
 mod pending;
@@ -16,6 +17,7 @@ mod placing;
 mod recovery;
 mod routing;
 mod standing;
+mod stops;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -35,7 +37,7 @@ use crate::model::view::{InstanceTexts, Totals};
 
 use super::capacity::{Instance, Live};
 use super::config::CoreConfig;
-use super::input::{Action, Input, InstanceSpec, NotStored, Refusal, RequestId, Restored, Ticket};
+use super::input::{Action, Change, Input, InstanceSpec, NotStored, Refusal, RequestId, Restored, Ticket};
 use super::intern::Interner;
 use super::learn::Learned;
 use super::queue::Queue;
@@ -59,6 +61,8 @@ pub struct Core {
     /// Requests that repeat one whose job is not durable yet.
     repeated: HashMap<JobId, Vec<RequestId>>,
     queue: Queue,
+    /// Jobs whose acceptance is being made durable.
+    accepting: usize,
     /// Bytes of the large texts of open jobs that are in memory.
     texts_here: usize,
     /// Counts changes of what a list of the queue shows.
@@ -75,13 +79,15 @@ pub struct Core {
     last_ticket: Ticket,
     asked: HashMap<Ticket, Asked>,
     committing: HashMap<Ticket, Then>,
+    /// Jobs whose standing is being changed, and what is to be changed after that.
+    changing: HashMap<JobId, VecDeque<(RequestId, Change)>>,
     /// One route or place question is open at a time: the next one must see what became of it.
     routing: bool,
     /// The policy places a window of the queue at once.
     places: bool,
     head: Option<Head>,
     draining: bool,
-    reports: Vec<AttemptReport>,
+    reports: VecDeque<AttemptReport>,
     records: Vec<Event>,
     /// Waiting jobs that a new policy version has not judged yet.
     to_reassess: VecDeque<JobId>,
@@ -104,6 +110,7 @@ impl Core {
             once: HashMap::new(),
             repeated: HashMap::new(),
             queue: Queue::default(),
+            accepting: 0,
             texts_here: 0,
             version: 0,
             fruitless: None,
@@ -115,11 +122,12 @@ impl Core {
             last_ticket: 0,
             asked: HashMap::new(),
             committing: HashMap::new(),
+            changing: HashMap::new(),
             routing: false,
             places: false,
             head: None,
             draining: false,
-            reports: Vec::new(),
+            reports: VecDeque::new(),
             records: Vec::new(),
             to_reassess: VecDeque::new(),
             last_housekeeping: now.tick,
@@ -182,7 +190,7 @@ impl Core {
         match self.committing.remove(&ticket) {
             Some(Then::Accept { request, job }) => self.accepted(request, job),
             Some(Then::Start { job }) => self.started(job),
-            Some(Then::Requeue { job, ready_at }) => self.requeued(job, ready_at),
+            Some(Then::Requeue { job, ready_at }) => self.wait_again(job, ready_at),
             Some(Then::End { job, outcome, detail, node_errors }) => {
                 self.ended(job, outcome, detail, node_errors);
             }
@@ -205,7 +213,9 @@ impl Core {
             }
             Some(Then::Start { job }) => self.not_started(job, why),
             Some(Then::Deleted { request, jobs, stopped }) => self.not_deleted(request, &jobs, stopped),
-            Some(Then::Changed { request, .. }) => self.not_changed(request, why == NotStored::Full, reason),
+            Some(Then::Changed { request, job, .. }) => {
+                self.not_changed(request, job, why == NotStored::Full, reason);
+            }
             Some(Then::End { .. } | Then::Requeue { .. } | Then::Nothing) | None => {}
         }
     }

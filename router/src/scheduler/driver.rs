@@ -218,7 +218,7 @@ impl Service {
 
     fn fleet_event(&mut self, event: FleetEvent) {
         let Some(index) = self.organs.fleet.index_of(&event.instance) else { return };
-        if let EventKind::Up(info) | EventKind::Info(info) = &event.kind {
+        if let EventKind::Up(info) | EventKind::Info(info) | EventKind::Same(info) = &event.kind {
             let stats = String::from_utf8_lossy(&info.system_stats);
             self.organs.telemetry.system_stats(&event.instance, &stats);
         }
@@ -236,7 +236,7 @@ impl Service {
             }
             EventKind::SocketUp => InstanceChange::Linked(true),
             EventKind::SocketDown => InstanceChange::Linked(false),
-            EventKind::Frame(_) => return,
+            EventKind::Same(_) | EventKind::Frame(_) => return,
         };
         self.step(Input::Instance { index, change });
     }

@@ -135,6 +135,16 @@ pub enum Place {
     Normal,
 }
 
+impl Place {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Front => "front",
+            Self::Back => "back",
+            Self::Normal => "normal",
+        }
+    }
+}
+
 /// Why a job stands where it stood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeRefused {
@@ -352,6 +362,8 @@ pub struct Closed {
     pub job: Arc<Job>,
     pub attempt: Attempt,
     pub outcome: AttemptOutcome,
+    /// Why, in one line.
+    pub detail: String,
     pub ran_ms: u32,
     pub load_ms: u32,
 }

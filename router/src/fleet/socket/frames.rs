@@ -192,6 +192,9 @@ impl Head {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
     use tokio_tungstenite::tungstenite::protocol::frame::Frame;
     use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
@@ -263,6 +266,29 @@ mod tests {
             ([frame(b"x", Data::Text, false), frame(b"y", Data::Text, true)].concat(), Violation::Turn),
         ] {
             assert_eq!(read(&bytes, bytes.len()), Err(violation));
+        }
+    }
+
+    /// Frames of every kind, whole, broken and out of turn.
+    fn frames() -> impl Strategy<Value = Vec<u8>> {
+        let first = select(vec![0x00, 0x01, 0x02, 0x80, 0x81, 0x82, 0x83, 0x88, 0x89, 0x8a, 0xc1]);
+        let frame = (first, vec(any::<u8>(), 0..300), any::<bool>()).prop_map(|(first, payload, long)| {
+            let mut bytes = vec![first];
+            match payload.len() {
+                length @ ..=125 if !long => bytes.push(length as u8),
+                length => bytes.extend([126, (length >> 8) as u8, length as u8]),
+            }
+            bytes.extend(payload);
+            bytes
+        });
+        vec(frame, 0..12).prop_map(|frames| frames.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_read_alike_however_it_is_cut(bytes in frames(), step in 1..700_usize, cut in 0..4_000_usize) {
+            let bytes = &bytes[..bytes.len().min(cut)];
+            prop_assert_eq!(read(bytes, step), read(bytes, bytes.len().max(1)));
         }
     }
 

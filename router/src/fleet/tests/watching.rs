@@ -34,7 +34,7 @@ impl World {
     async fn change(&mut self) -> EventKind {
         loop {
             let event = self.next().await;
-            if !matches!(event, EventKind::Frame(_) | EventKind::Info(_)) {
+            if !matches!(event, EventKind::Frame(_) | EventKind::Info(_) | EventKind::Same(_)) {
                 return event;
             }
         }
@@ -92,6 +92,20 @@ async fn a_job_is_followed_from_submission_to_its_last_event() {
     assert!(history.contains("\"outputs\""), "{history}");
     assert_eq!(world.handle.history(&world.id, UpstreamId::mint()).await.unwrap(), None);
     assert_eq!(world.handle.queue(&world.id).await.unwrap(), QueueSnapshot::default());
+}
+
+#[tokio::test]
+async fn figures_that_do_not_change_do_not_grow_old() {
+    let mut world = World::new(quick()).await;
+    world.until_linked().await;
+    for _ in 0..3 {
+        let same = loop {
+            if let EventKind::Same(info) = world.next().await {
+                break info;
+            }
+        };
+        assert!(memchr::memmem::find(&same.system_stats, b"vram_total").is_some());
+    }
 }
 
 #[tokio::test]

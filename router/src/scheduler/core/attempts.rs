@@ -1,8 +1,6 @@
 //! The life of an attempt: sent, alive, ended. Every sighting carries the attempt's number; one of an earlier attempt
 //! changes nothing.
 
-use std::sync::Arc;
-
 use serde_json::json;
 
 use crate::clock::Tick;
@@ -12,12 +10,11 @@ use crate::model::event::{Event, History};
 use crate::model::id::JobId;
 use crate::model::job::{Attempt, AttemptOutcome, JobOutcome};
 
-use super::super::capacity::sharing;
-use super::super::input::{
-    Action, Announcement, Closed, EndKind, Ending, InstanceChange, Reply, RequestId, Sighting, Target,
-};
+use super::super::input::{Action, Announcement, Closed, EndKind, Ending, Sighting};
 use super::{Core, Delivery, Phase, Run, StopReason, Stopping, Then, clamp_ms};
 
+/// Reports that wait to be told to the policy; if it is too slow, the oldest are not told.
+const REPORTS_KEPT: usize = 4096;
 /// What became of an attempt that is over is read from its instance; that never takes longer.
 const SETTLING_MS: u64 = 60_000;
 
@@ -135,6 +132,10 @@ impl Core {
         run.delivery = Delivery::Taken;
         if !stuck {
             run.stuck_since = None;
+            if run.stopping.is_some() {
+                // The interrupt may have come before it, or may be lost.
+                self.send_interrupt(id);
+            }
             return;
         }
         let since = *run.stuck_since.get_or_insert(now);
@@ -211,7 +212,7 @@ impl Core {
         job: JobOutcome,
         ending: Ending,
     ) {
-        let Some(run) = self.close_attempt(id, &outcome, ending.load_ms) else { return };
+        let Some(run) = self.close_attempt(id, &outcome, &ending.detail, ending.load_ms) else { return };
         self.records.push(Event::AttemptEnded {
             job: id,
             number: run.attempt.number,
@@ -227,6 +228,7 @@ impl Core {
         &mut self,
         id: JobId,
         outcome: &AttemptOutcome,
+        detail: &str,
         load_ms: u32,
     ) -> Option<Box<Run>> {
         let run = self.take_run(id)?;
@@ -235,6 +237,7 @@ impl Core {
             job: self.jobs[&id].job.clone(),
             attempt: run.attempt.clone(),
             outcome: outcome.clone(),
+            detail: detail.to_owned(),
             ran_ms: self.ran_ms(&run),
             load_ms,
         })));
@@ -310,7 +313,10 @@ impl Core {
 
     fn report_attempt(&mut self, id: JobId, run: &Run, outcome: &AttemptOutcome, load_ms: u32) {
         let entry = &self.jobs[&id];
-        self.reports.push(AttemptReport {
+        if self.reports.len() == REPORTS_KEPT {
+            self.reports.pop_front();
+        }
+        self.reports.push_back(AttemptReport {
             job: Some(id),
             tenant: entry.tenant,
             client: entry.client,
@@ -352,126 +358,6 @@ impl Core {
         if there && self.instances.get(run.instance).is_some_and(|i| i.up) {
             run.last_inspected = now;
             self.out.push(Action::Inspect { job: entry.job.clone(), attempt: run.attempt.clone() });
-        }
-    }
-
-    pub(super) fn interrupt(&mut self, request: RequestId, target: &Target) {
-        let jobs: Vec<JobId> = match target {
-            Target::Prompt(prompt_id, scope) => self.named(prompt_id, scope).into_iter().collect(),
-            Target::Running(scope) => {
-                self.jobs.iter().filter(|(_, e)| e.is_of(scope)).map(|(id, _)| *id).collect()
-            }
-        };
-        let affected = jobs.into_iter().filter(|id| self.stop_for_good(*id)).count();
-        self.out.push(Action::Reply { request, reply: Reply::Done { affected } });
-    }
-
-    /// As its owner wishes. A job whose attempt has just ended and that is about to wait again will not.
-    pub(super) fn stop_for_good(&mut self, id: JobId) -> bool {
-        if self.stop(id, StopReason::Owner) {
-            return true;
-        }
-        let requeued = |then: &Then| matches!(then, Then::Requeue { job, .. } if *job == id);
-        let between = self.committing.values().any(requeued);
-        if between && let Some(entry) = self.jobs.get_mut(&id) {
-            entry.unwanted = true;
-        }
-        between
-    }
-
-    /// Tell a running attempt to stop; false when it does not run. An owner's wish overrides a policy's, and a policy's
-    /// comes too late for an attempt that has failed: what follows is judged already.
-    pub(super) fn stop(&mut self, id: JobId, why: StopReason) -> bool {
-        let until = self.now.tick.after(self.config.interrupt_grace_ms);
-        let Some(run) = self.run(id) else { return false };
-        if why != StopReason::Owner && (run.stopping.is_some() || run.failing) {
-            return true;
-        }
-        run.stopping = Some(Stopping { why, until });
-        if run.delivery != Delivery::Starting {
-            self.send_interrupt(id);
-        }
-        true
-    }
-
-    fn send_interrupt(&mut self, id: JobId) {
-        let Some(run) = self.run(id) else { return };
-        let (instance, upstream) = (run.attempt.instance.clone(), run.attempt.upstream_id);
-        self.out.push(Action::Interrupt { instance, upstream });
-    }
-
-    pub(super) fn instance_changed(&mut self, index: usize, change: InstanceChange) {
-        let now = self.now.tick;
-        let change = sharing(&self.instances, change);
-        let Some(instance) = self.instances.get_mut(index) else { return };
-        match change {
-            InstanceChange::Up(can) => {
-                instance.up = true;
-                instance.can = can;
-                instance.idle_since = instance.live.is_empty().then_some(now);
-                self.returned(index);
-                self.inspect_all(index);
-            }
-            InstanceChange::Capabilities(can) => instance.can = can,
-            InstanceChange::Devices(devices) => instance.devices = Arc::new(devices),
-            InstanceChange::Foreign { running, pending } => instance.foreign = (running, pending),
-            InstanceChange::Linked(linked) => {
-                instance.linked = linked;
-                self.inspect_all(index);
-            }
-            InstanceChange::ZombieGone(upstream) => self.zombie_gone(index, upstream),
-            InstanceChange::Down { reason } => self.instance_down(index, &reason),
-        }
-        self.texts_changed();
-        self.queue.unhold();
-        self.fruitless = None;
-    }
-
-    fn inspect_all(&mut self, index: usize) {
-        let jobs: Vec<JobId> = self.instances[index].live.iter().map(|live| live.job).collect();
-        jobs.into_iter().for_each(|id| self.inspect(id));
-    }
-
-    fn instance_down(&mut self, index: usize, reason: &str) {
-        let instance = &mut self.instances[index];
-        (instance.up, instance.linked) = (false, false);
-        instance.foreign = (0, 0);
-        instance.unloaded();
-        let jobs: Vec<JobId> = instance.live.iter().map(|live| live.job).collect();
-        for id in jobs {
-            // One that is not sent yet is settled when its start is durable, one that is being sent when that is done,
-            // and one that is over by what its events said.
-            let there = |run: &mut Run| matches!(run.delivery, Delivery::Unsure | Delivery::Taken);
-            if self.run(id).is_some_and(|run| there(run) && run.settling.is_none()) {
-                self.crashed(id, reason);
-            }
-        }
-    }
-
-    /// Its instance went down under it, or under the answer to it. The process may be gone, or only be silent: then the
-    /// attempt may still be there when it comes back.
-    fn crashed(&mut self, id: JobId, reason: &str) {
-        let Some(run) = self.run(id) else { return };
-        if run.failing {
-            return;
-        }
-        let (index, upstream, taken) =
-            (run.instance, run.attempt.upstream_id, run.delivery == Delivery::Taken);
-        if let Some(instance) = self.instances.get_mut(index) {
-            instance.gave_up(upstream);
-        }
-        self.blame(index, reason);
-        if taken {
-            let detail = format!("its instance went down: {reason}");
-            return self.failed(id, AttemptOutcome::Crash, detail, None);
-        }
-        let detail = format!("its instance went down, perhaps before it had the prompt: {reason}");
-        self.failed(id, AttemptOutcome::Unknown, detail, None);
-    }
-
-    pub(super) fn confirm_stop(&mut self, id: JobId) {
-        if let Some(stopping) = self.run(id).and_then(|run| run.stopping.clone()) {
-            self.stopped(id, &stopping.why, None);
         }
     }
 }

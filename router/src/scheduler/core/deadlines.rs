@@ -65,8 +65,7 @@ impl Core {
             }
             return;
         }
-        let stall = entry.limits.stall_ms.map(|ms| run.last_sign.after(u64::from(ms) + run.stall_grace_ms));
-        let limit = match (run.run_deadline, stall) {
+        let limit = match (run.run_deadline, run.stalls_at(entry.limits.stall_ms)) {
             (Some(at), _) if at <= now => Some(Limit::Run),
             (_, Some(at)) if at <= now => Some(Limit::Stall),
             _ => None,
@@ -103,14 +102,20 @@ impl Core {
         decision: TimeoutDecision,
         records: Vec<DecisionRecord>,
     ) {
-        self.remember(records, Some(id), None);
         if limit == Limit::Queue {
+            self.remember(records, Some(id), None);
             return self.queue_timeout_decided(id, decision);
         }
         let now = self.now.tick;
+        let late = self.came_too_late(id, attempt, limit).map(str::to_owned);
+        let over = late.is_some();
+        self.remember(records, Some(id), late);
         let spent = self.jobs.get(&id).is_some_and(|entry| entry.attempts >= self.config.max_attempts);
         let Some(run) = self.run(id).filter(|run| run.attempt.number == attempt) else { return };
         run.timing_out = false;
+        if over {
+            return;
+        }
         let (retry, reason) = match decision {
             TimeoutDecision::Extend { ms } => return run.extend(limit, ms.max(LEAST_EXTENSION_MS), now),
             TimeoutDecision::Retry if !spent => (true, String::new()),
@@ -122,6 +127,22 @@ impl Core {
         self.stop(id, StopReason::TimedOut { retry, reason });
     }
 
+    /// Why a verdict on an attempt means nothing any more, if so.
+    fn came_too_late(&mut self, id: JobId, attempt: u32, limit: Limit) -> Option<&'static str> {
+        let now = self.now.tick;
+        let stall_ms = self.jobs.get(&id).and_then(|entry| entry.limits.stall_ms);
+        let Some(run) = self.run(id).filter(|run| run.attempt.number == attempt) else {
+            return Some("too late: the attempt was over");
+        };
+        let lives = limit == Limit::Stall && run.stalls_at(stall_ms).is_none_or(|at| now < at);
+        match (run.failing, run.settling.is_some(), lives) {
+            (true, ..) => Some("too late: the attempt had failed"),
+            (_, true, _) => Some("too late: the attempt had ended"),
+            (.., true) => Some("too late: the attempt has shown life"),
+            _ => None,
+        }
+    }
+
     fn queue_timeout_decided(&mut self, id: JobId, decision: TimeoutDecision) {
         let now = self.now.tick;
         let again_ms =
@@ -130,7 +151,9 @@ impl Core {
             TimeoutDecision::Extend { ms } => ms,
             TimeoutDecision::Retry => again_ms,
             TimeoutDecision::Fail { reason } => {
-                if self.queue.remove(id).is_some() {
+                // One that has had its turn meanwhile is late for another reason.
+                let unserved = self.jobs.get(&id).is_some_and(|entry| entry.attempts == 0);
+                if unserved && self.queue.remove(id).is_some() {
                     self.end_job(id, JobOutcome::TimedOut, reason, None);
                 }
                 return;
@@ -157,6 +180,11 @@ impl Core {
 }
 
 impl super::Run {
+    /// When the silence is too long.
+    fn stalls_at(&self, stall_ms: Option<u32>) -> Option<Tick> {
+        stall_ms.map(|ms| self.last_sign.after(u64::from(ms) + self.stall_grace_ms))
+    }
+
     fn extend(&mut self, limit: Limit, ms: u32, now: Tick) {
         match limit {
             Limit::Run => self.run_deadline = Some(now.after(ms.into())),

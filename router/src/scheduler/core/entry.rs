@@ -8,6 +8,8 @@ use crate::model::id::JobId;
 use crate::model::job::{Attempt, Job, ModelRef, Number};
 use crate::scheduler::queue::Waiting;
 
+use super::routing::RECONSIDER_MS;
+
 /// One open job.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -29,15 +31,22 @@ pub(super) struct Entry {
     pub(super) last_attempt: Option<Attempt>,
     /// The policy asked to keep away from this instance.
     pub(super) avoid: Option<usize>,
-    /// Its owner stopped it between two attempts.
-    pub(super) unwanted: bool,
+    /// It was stopped for good while there was no attempt to stop, and in which words it ends.
+    pub(super) unwanted: Option<&'static str>,
     /// It ran out of memory before.
     pub(super) ran_out: bool,
     /// It did so on a GPU of so many MiB: only larger ones are tried.
     pub(super) outgrew_mib: Option<u32>,
     /// Milliseconds it has been held by the policy in all, the present hold not counted.
     pub(super) held_ms: u64,
-    pub(super) held_since: Option<Tick>,
+    pub(super) held: Option<Hold>,
+}
+
+/// The policy does not want it to start yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hold {
+    pub(super) since: Tick,
+    pub(super) ms: u64,
 }
 
 #[derive(Debug)]
@@ -116,7 +125,31 @@ pub(super) enum StopReason {
     },
 }
 
+impl StopReason {
+    /// Is the job over with the attempt?
+    pub(super) fn ends_the_job(&self) -> bool {
+        !matches!(self, Self::TimedOut { retry: true, .. } | Self::Preempted { requeue: true })
+    }
+}
+
+impl Hold {
+    /// What it has cost the job. Not more than was asked for, since nothing may have been free when it was over; and as
+    /// it really was, since a change in the fleet may have ended it early and the clock ends it late.
+    fn cost_ms(self, now: Tick) -> u64 {
+        now.since(self.since).min(self.ms.max(RECONSIDER_MS))
+    }
+}
+
 impl Entry {
+    pub(super) fn held_in_all_ms(&self, now: Tick) -> u64 {
+        self.held_ms + self.held.map_or(0, |hold| hold.cost_ms(now))
+    }
+
+    pub(super) fn end_hold(&mut self, now: Tick) {
+        self.held_ms = self.held_in_all_ms(now);
+        self.held = None;
+    }
+
     pub(super) fn row(&self, id: JobId, ready_at: Tick) -> Waiting {
         Waiting {
             id,

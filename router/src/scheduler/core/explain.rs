@@ -93,7 +93,7 @@ impl Core {
             waited_ms: now.since(entry.accepted),
             not_before_ms: row.ready_at.since(now),
             held: row.held,
-            held_ms: entry.held_ms + entry.held_since.map_or(0, |since| now.since(since)),
+            held_ms: entry.held_in_all_ms(now),
         })
     }
 

@@ -1,5 +1,6 @@
 //! How a prompt becomes a job, and how a waiting job is taken away again.
 
+use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -76,7 +77,7 @@ impl Core {
         if self.draining {
             return Some(Reply::Refused(Refusal::Draining));
         }
-        let queued = self.queue.len();
+        let queued = self.queue.len() + self.accepting;
         if queued >= self.config.max_queued {
             return Some(Reply::Refused(Refusal::QueueFull { queued, limit: self.config.max_queued }));
         }
@@ -123,9 +124,14 @@ impl Core {
             let refusal = Refusal::Policy { status, retry_after_s, reason };
             return self.out.push(Action::Reply { request, reply: Reply::Refused(refusal) });
         }
-        // Two prompts with one id may have been asked about at the same time.
+        // Two prompts with one id may have been asked about at the same time, and many for the last place.
         if self.is_known(request, &job) {
-            return;
+            return self.release_names(&job);
+        }
+        if let Some(reply) = self.no_room(&job.tenant) {
+            self.remember(records, Some(job.id), Some("refused: there was no room any more".into()));
+            self.release_names(&job);
+            return self.out.push(Action::Reply { request, reply });
         }
         let limits = self.clamp_limits(limits);
         let id = job.id;
@@ -134,6 +140,7 @@ impl Core {
         events.append(&mut self.records);
         self.register(*job, priority, limits);
         self.recount(id, |t| t.queued += 1);
+        self.accepting += 1;
         self.commit(Then::Accept { request, job: id }, events);
     }
 
@@ -175,11 +182,11 @@ impl Core {
             attempts: 0,
             last_attempt: None,
             avoid: None,
-            unwanted: false,
+            unwanted: None,
             ran_out: false,
             outgrew_mib: None,
             held_ms: 0,
-            held_since: None,
+            held: None,
         };
         self.texts_here += entry.texts_here();
         self.jobs.insert(id, entry);
@@ -198,6 +205,7 @@ impl Core {
     }
 
     pub(super) fn accepted(&mut self, request: RequestId, id: JobId) {
+        self.accepting -= 1;
         if !self.jobs.contains_key(&id) {
             return;
         }
@@ -211,6 +219,7 @@ impl Core {
     }
 
     pub(super) fn not_accepted(&mut self, request: RequestId, id: JobId, refusal: Refusal) {
+        self.accepting -= 1;
         self.recount(id, |t| t.queued -= 1);
         self.forget(id);
         for request in self.requests_for(request, id) {
@@ -254,7 +263,8 @@ impl Core {
 
     /// Running jobs are told to stop, waiting ones are taken out.
     pub(super) fn cancel(&mut self, request: RequestId, prompt_ids: &[String], scope: &Scope) {
-        let jobs: Vec<JobId> = prompt_ids.iter().filter_map(|id| self.named(id, scope)).collect();
+        let named: HashSet<JobId> = prompt_ids.iter().filter_map(|id| self.named(id, scope)).collect();
+        let jobs: Vec<JobId> = named.into_iter().collect();
         let stopped = jobs.iter().filter(|id| self.stop_for_good(**id)).count();
         self.cancel_waiting(request, jobs, stopped);
     }

@@ -73,7 +73,7 @@ impl Core {
             let waits = self.queue.contains(id);
             if waits && self.eligible(id).iter().any(|&index| self.could_start(id, index)) {
                 // Told once for each time it waits, not for each time it is asked about.
-                let first = self.jobs.get(&id).is_some_and(|entry| entry.held_since.is_none());
+                let first = self.jobs.get(&id).is_some_and(|entry| entry.held.is_none());
                 let records = if first { seeing(records.clone(), self.shown_now(id)) } else { Vec::new() };
                 self.hold(id, u64::from(answer.hold_ms).max(LEAST_HOLD_MS), records);
             }

@@ -72,7 +72,7 @@ impl Core {
         let hopeless = outcome == AttemptOutcome::OutOfMemory && !self.finds_more_memory(id, &decision);
         match decision {
             RecoveryDecision::Retry { delay_ms, avoid_instance }
-                if !spent && !hopeless && stopped.is_none() =>
+                if !spent && !hopeless && !stopped.is_some_and(|why| why.ends_the_job()) =>
             {
                 self.remember(records, Some(id), Some("queued again".into()));
                 let avoid = self.run(id).map(|run| run.instance).filter(|_| avoid_instance);
@@ -112,7 +112,7 @@ impl Core {
 
     /// Close the attempt and, once that is durable, let the job wait again.
     pub(super) fn requeue(&mut self, id: JobId, outcome: AttemptOutcome, detail: &str, delay_ms: u32) {
-        let Some(run) = self.close_attempt(id, &outcome, 0) else { return };
+        let Some(run) = self.close_attempt(id, &outcome, detail, 0) else { return };
         self.recount(id, |t| t.queued += 1);
         self.out.push(Action::Forget { upstream: run.attempt.upstream_id });
         let mut events = std::mem::take(&mut self.records);
@@ -127,16 +127,12 @@ impl Core {
         self.commit(Then::Requeue { job: id, ready_at }, events);
     }
 
-    pub(super) fn requeued(&mut self, id: JobId, ready_at: Tick) {
+    /// It has no attempt any more. One that was stopped for good meanwhile ends instead.
+    pub(super) fn wait_again(&mut self, id: JobId, ready_at: Tick) {
         self.enqueue(id, ready_at);
-        if self.jobs.get(&id).is_some_and(|entry| entry.unwanted) {
+        if let Some(detail) = self.jobs.get(&id).and_then(|entry| entry.unwanted) {
             self.queue.remove(id);
-            return self.end_job(
-                id,
-                JobOutcome::Interrupted,
-                "interrupted between two attempts".into(),
-                None,
-            );
+            return self.end_job(id, JobOutcome::Interrupted, detail.into(), None);
         }
         self.status();
     }

@@ -10,10 +10,11 @@ use crate::model::job::{Attempt, JobOutcome};
 use crate::model::view::{Candidate, Capabilities};
 
 use super::super::input::{Action, NotStored};
-use super::{Asked, Core, Delivery, Entry, Instance, Phase, Run, Then, clamp_ms};
+use super::entry::Hold;
+use super::{Asked, Core, Delivery, Entry, Instance, Phase, Run, StopReason, Then, clamp_ms};
 
 /// After a route answer that led nowhere, ask again after this long at the latest.
-const RECONSIDER_MS: u64 = 250;
+pub(super) const RECONSIDER_MS: u64 = 250;
 
 /// Everything that decides whether any waiting job could start, the passing of time aside, which wakes jobs and so
 /// changes the queue.
@@ -88,11 +89,10 @@ impl Core {
                 instance.serves() && meets(&instance.can) && entry.is_small_enough(instance)
             })
             .collect();
-        if let Some(avoid) = entry.avoid {
-            let others_free = rows.iter().any(|&i| i != avoid);
-            if others_free {
-                rows.retain(|&i| i != avoid);
-            }
+        if let Some(avoid) = entry.avoid
+            && rows.iter().any(|&i| i != avoid)
+        {
+            rows.retain(|&i| i != avoid);
         }
         rows
     }
@@ -132,14 +132,13 @@ impl Core {
     pub(super) fn hold(&mut self, id: JobId, ms: u64, records: Vec<DecisionRecord>) {
         let now = self.now.tick;
         let entry = self.jobs.get_mut(&id).expect("a waiting job has an entry");
-        // Charged by the time it really waited, since a change in the fleet may have woken it early.
-        entry.held_ms += entry.held_since.take().map_or(0, |since| now.since(since));
+        entry.end_hold(now);
         let left = self.config.max_hold_ms.saturating_sub(entry.held_ms);
         let ms = ms.min(left);
         if ms == 0 {
             return self.start_anywhere(id, records);
         }
-        entry.held_since = Some(now);
+        entry.held = Some(Hold { since: now, ms });
         self.queue.change(id, |row| (row.held, row.ready_at) = (true, now.after(ms)));
         self.remember(records, Some(id), Some(format!("held for {ms} ms")));
     }
@@ -172,6 +171,7 @@ impl Core {
         let now = self.now;
         let instance = &mut self.instances[index];
         let entry = self.jobs.get_mut(&id).expect("a waiting job has an entry");
+        entry.end_hold(now.tick);
         let needs = &entry.job.needs;
         let candidate = instance.candidate(index, &self.learned.outlook(needs), now.tick);
         let predicted_ms = candidate.run_ms.map(|run| run.saturating_add(candidate.load_ms.unwrap_or(0)));
@@ -211,8 +211,16 @@ impl Core {
         self.status();
     }
 
-    /// The ledger did not take the attempt: nothing was sent, the job waits on.
+    /// The ledger did not take the attempt: nothing was sent, the job waits on unless it was stopped meanwhile.
     pub(super) fn not_started(&mut self, id: JobId, why: NotStored) {
+        let stopped = self.run(id).and_then(|run| run.stopping.as_ref().map(|stopping| stopping.why.clone()));
+        if let Some(entry) = self.jobs.get_mut(&id) {
+            entry.unwanted = match stopped {
+                Some(StopReason::Owner) => Some("interrupted before it was sent"),
+                Some(why) if why.ends_the_job() => Some("the policy ended it"),
+                _ => None,
+            };
+        }
         if why == NotStored::Doubtful {
             // If it is there, it must not stay open; its number is not used again.
             return self.unsent(id, "its start may not have been stored");
@@ -232,7 +240,7 @@ impl Core {
             self.forget(id);
             return self.status();
         }
-        self.enqueue(id, self.now.tick.after(1000));
+        self.wait_again(id, self.now.tick.after(1000));
     }
 
     /// How long the attempt has run, for reports.

@@ -1,6 +1,8 @@
 //! An operator's word about where a waiting job stands. It is durable before it counts, and no policy changes a place or
 //! a priority that an operator gave.
 
+use std::collections::VecDeque;
+
 use crate::model::decision::{Limits, Priority, Question};
 use crate::model::event::{Event, Standing};
 use crate::model::id::JobId;
@@ -15,10 +17,36 @@ impl Core {
         let Some(id) = self.prompt_ids.get(prompt_id).copied() else {
             return self.refuse_change(request, ChangeRefused::Unknown);
         };
-        let entry = &self.jobs[&id];
-        if !matches!(entry.phase, Phase::Waiting) {
-            return self.refuse_change(request, ChangeRefused::NotWaiting);
+        let changes = self.changing.entry(id).or_default();
+        changes.push_back((request, change));
+        if changes.len() == 1 {
+            self.change_next(id);
         }
+    }
+
+    /// One change of a job at a time: the next begins with what the one before it led to. The one under way is the
+    /// first in the list.
+    fn change_next(&mut self, id: JobId) {
+        while let Some((request, change)) =
+            self.changing.get(&id).and_then(|changes| changes.front().copied())
+        {
+            match self.jobs.get(&id).map(|entry| matches!(entry.phase, Phase::Waiting)) {
+                Some(true) => return self.begin_change(request, id, change),
+                Some(false) => self.refuse_change(request, ChangeRefused::NotWaiting),
+                None => self.refuse_change(request, ChangeRefused::Unknown),
+            }
+            self.changing.get_mut(&id).map(VecDeque::pop_front);
+        }
+        self.changing.remove(&id);
+    }
+
+    fn change_over(&mut self, id: JobId) {
+        self.changing.get_mut(&id).map(VecDeque::pop_front);
+        self.change_next(id);
+    }
+
+    fn begin_change(&mut self, request: RequestId, id: JobId, change: Change) {
+        let entry = &self.jobs[&id];
         let standing = Box::new(self.wished(entry, change));
         // What the policy goes by is another, or its judgement counts again.
         let asked = change.number.is_some() || change.class.is_some() || change.priority == Some(None);
@@ -68,7 +96,8 @@ impl Core {
     ) {
         let waits = self.jobs.get(&id).is_some_and(|entry| matches!(entry.phase, Phase::Waiting));
         if !waits {
-            return self.refuse_change(request, ChangeRefused::NotWaiting);
+            self.refuse_change(request, ChangeRefused::NotWaiting);
+            return self.change_over(id);
         }
         standing.priority = priority;
         standing.limits = self.clamp_limits(limits);
@@ -92,10 +121,12 @@ impl Core {
             self.version += 1;
         }
         self.out.push(Action::Reply { request, reply: Reply::Changed(Box::new(standing)) });
+        self.change_over(id);
     }
 
-    pub(super) fn not_changed(&mut self, request: RequestId, full: bool, reason: String) {
+    pub(super) fn not_changed(&mut self, request: RequestId, id: JobId, full: bool, reason: String) {
         self.refuse_change(request, ChangeRefused::Storage { full, reason });
+        self.change_over(id);
     }
 
     fn refuse_change(&mut self, request: RequestId, refused: ChangeRefused) {

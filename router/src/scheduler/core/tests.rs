@@ -4,6 +4,7 @@ mod failover;
 mod flows;
 mod invariants;
 mod orders;
+mod races;
 mod world;
 
 pub(super) use world::job as plain_job;

@@ -103,7 +103,9 @@ impl Core {
     }
 
     fn give_feedback(&mut self) {
-        if self.reports.is_empty() || self.now.tick.since(self.last_feedback) < FEEDBACK_MS {
+        // Often enough for few reports, and at once for many.
+        let due = self.now.tick.since(self.last_feedback) >= FEEDBACK_MS;
+        if self.reports.is_empty() || !due && self.reports.len() < REPORTS_PER_CALL {
             return;
         }
         self.last_feedback = self.now.tick;

@@ -213,9 +213,9 @@ fn a_policy_that_never_names_a_free_instance_cannot_keep_a_job_waiting_for_ever(
     let mut world = world(1);
     world.answers.route = Box::new(|_| Route::Ranked(Vec::new()));
     world.submit();
-    for _ in 0..2 * CoreConfig::default().max_hold_ms / 1_000 {
+    for _ in 0..2 * CoreConfig::default().max_hold_ms / 250 {
         world.settle();
-        world.pass(1_000);
+        world.pass(250);
     }
     world.settle();
     assert_eq!(world.running.len(), 1);

@@ -8,6 +8,13 @@ use crate::model::decision::*;
 use crate::scheduler::config::CoreConfig;
 use crate::scheduler::input::*;
 
+/// How a ledger fails; what is in doubt may be there.
+#[derive(Debug, Clone, Copy)]
+struct Failing {
+    why: NotStored,
+    there: bool,
+}
+
 #[derive(Debug, Clone)]
 enum Happening {
     Submit { tenant: u8 },
@@ -21,7 +28,7 @@ enum Happening {
     Cancel { which: usize },
     Change { which: usize, place: Option<Place>, priority: Option<Option<f64>>, number: Option<f64> },
     Clear,
-    LedgerFails(bool),
+    LedgerFails(Option<Failing>),
     PolicyChanged { places: bool },
     Link { index: usize, up: bool },
     Unsure(Option<bool>),
@@ -52,13 +59,18 @@ fn happening() -> impl Strategy<Value = Happening> {
         2 => (any::<usize>(), place(), prop::option::of(prop::option::of(-9.0..9.0)), prop::option::of(-9.0..9.0))
             .prop_map(|(which, place, priority, number)| Change { which, place, priority, number }),
         1 => Just(Clear),
-        1 => any::<bool>().prop_map(LedgerFails),
+        1 => prop::option::of(failing()).prop_map(LedgerFails),
         1 => any::<bool>().prop_map(|places| PolicyChanged { places }),
         2 => (0..3usize, any::<bool>()).prop_map(|(index, up)| Link { index, up }),
         1 => any::<Option<bool>>().prop_map(Unsure),
         1 => (0..3usize, act.clone()).prop_map(|(index, act)| Operate { index, act }),
         1 => (0..4u32, act).prop_map(|(index, act)| Order { index, act }),
     ]
+}
+
+fn failing() -> impl Strategy<Value = Failing> {
+    let why = prop_oneof![Just(NotStored::Full), Just(NotStored::Busy), Just(NotStored::Doubtful)];
+    (why, any::<bool>()).prop_map(|(why, there)| Failing { why, there })
 }
 
 fn place() -> impl Strategy<Value = Option<Place>> {
@@ -85,9 +97,7 @@ fn happen(world: &mut World, ids: &mut Vec<String>, happening: Happening) {
         Happening::Up { index } => world.up(index),
         Happening::Pass { ms } => world.pass(ms),
         Happening::Interrupt { which } if !ids.is_empty() => {
-            let request = world.request();
-            let target = Target::Prompt(ids[which % ids.len()].clone(), Scope::Everybody);
-            world.input(Input::Interrupt { request, target });
+            world.interrupt(&ids[which % ids.len()]);
         }
         Happening::Delete { which } if !ids.is_empty() => {
             let request = world.request();
@@ -97,6 +107,7 @@ fn happen(world: &mut World, ids: &mut Vec<String>, happening: Happening) {
         Happening::Cancel { which } if !ids.is_empty() => {
             let request = world.request();
             let prompt_ids = vec![ids[which % ids.len()].clone()];
+            world.stops.insert(request, prompt_ids[0].clone());
             world.input(Input::Cancel { request, prompt_ids, scope: Scope::Everybody });
         }
         Happening::Change { which, place, priority, number } if !ids.is_empty() => {
@@ -108,7 +119,16 @@ fn happen(world: &mut World, ids: &mut Vec<String>, happening: Happening) {
             let request = world.request();
             world.input(Input::Clear { request, scope: Scope::Everybody });
         }
-        Happening::LedgerFails(fails) => world.ledger_fails = fails,
+        Happening::LedgerFails(failing) => {
+            world.ledger_fails = failing.is_some();
+            if let Some(Failing { why, there }) = failing {
+                // Once in doubt, it may contradict for ever after.
+                world.doubtful_is_there = there;
+                if world.not_stored != NotStored::Doubtful {
+                    world.not_stored = why;
+                }
+            }
+        }
         Happening::PolicyChanged { places } => world.input(Input::PolicyChanged { places }),
         Happening::Link { index, up } => world.link(index, up),
         Happening::Unsure(unsure) => world.unsure = unsure,

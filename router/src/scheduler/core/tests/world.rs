@@ -60,6 +60,12 @@ pub(super) struct World {
     /// Standings that became durable.
     pub(super) changes: usize,
     pub(super) not_stored: NotStored,
+    /// What is doubtful is there.
+    pub(super) doubtful_is_there: bool,
+    /// Requests to stop one job, by its prompt id.
+    pub(super) stops: HashMap<RequestId, String>,
+    /// Prompt ids of jobs whose owner was told that they are stopped.
+    stopped: HashSet<String>,
     /// Nobody learns what came of the next dispatches; true: they arrive all the same.
     pub(super) unsure: Option<bool>,
     /// Which instances answer.
@@ -98,6 +104,9 @@ impl World {
             changes: 0,
             waiting: Vec::new(),
             not_stored: NotStored::Full,
+            doubtful_is_there: false,
+            stops: HashMap::new(),
+            stopped: HashSet::new(),
             unsure: None,
             alive: vec![false; instances],
             told: Vec::new(),
@@ -111,6 +120,7 @@ impl World {
 
     pub(super) fn input(&mut self, input: Input) {
         for action in self.core.step(input, self.now) {
+            self.watch(&action);
             match action {
                 Action::Closed(closed) => self.abandon(closed.attempt.upstream_id),
                 action => self.todo.push(action),
@@ -118,6 +128,21 @@ impl World {
         }
         for report in self.core.report() {
             assert!(report.live.len() <= self.slots as usize, "an instance is over its slots");
+        }
+    }
+
+    /// What was stopped for good, and its owner was told so, is not sent again.
+    fn watch(&mut self, action: &Action) {
+        match action {
+            Action::Reply { request, reply: Reply::Done { affected: 1 } } => {
+                self.stopped.extend(self.stops.remove(request));
+            }
+            Action::Dispatch { job, attempt } => assert!(
+                !self.stopped.contains(&job.prompt_id),
+                "attempt {} of a job that was stopped for good",
+                attempt.number
+            ),
+            _ => {}
         }
     }
 
@@ -175,14 +200,7 @@ impl World {
                 let decided = self.answer(&consultation.question);
                 self.input(Input::Decided { ticket, decided });
             }
-            Action::Commit { ticket, insist: false, .. } if self.ledger_fails => {
-                let (why, error) = (self.not_stored, "no".to_owned());
-                self.input(Input::CommitFailed { ticket, why, error });
-            }
-            Action::Commit { ticket, events, .. } => {
-                self.store(events);
-                self.input(Input::Committed { ticket });
-            }
+            Action::Commit { ticket, events, insist } => self.commit(ticket, events, insist),
             Action::Note(events) => self.store(events),
             Action::Reply { request, reply } => {
                 assert!(self.replies.insert(request, reply).is_none(), "a request is answered once");
@@ -200,6 +218,28 @@ impl World {
             Action::Told { instance, news } => self.told.push((instance, news)),
             Action::Closed(_) | Action::Forget { .. } | Action::Status { .. } => {}
         }
+    }
+
+    /// Until the core wants this, which stays to be done.
+    pub(super) fn until(&mut self, wanted: impl Fn(&Action) -> bool) {
+        while !self.todo.iter().any(&wanted) {
+            self.execute(0);
+        }
+    }
+
+    /// Tell this to the core now, of the running attempt at this position.
+    pub(super) fn sight(&mut self, at: usize, sighting: Sighting) {
+        let (job, attempt) = self.running[at].clone();
+        self.input(Input::Attempt { job: job.id, number: attempt.number, sighting });
+    }
+
+    /// As an owner, of the job that runs or is about to.
+    pub(super) fn interrupt(&mut self, prompt_id: &str) -> RequestId {
+        let request = self.request();
+        self.stops.insert(request, prompt_id.to_owned());
+        let target = Target::Prompt(prompt_id.to_owned(), Scope::Everybody);
+        self.input(Input::Interrupt { request, target });
+        request
     }
 
     pub(super) fn settle(&mut self) {
@@ -279,9 +319,47 @@ impl World {
         Decided { answer, records: Vec::new() }
     }
 
-    /// The invariants of the ledger.
+    fn commit(&mut self, ticket: Ticket, events: Vec<Event>, insist: bool) {
+        let doubt = self.not_stored == NotStored::Doubtful;
+        let why = match (self.contradicted(&events), self.ledger_fails) {
+            // Only a ledger that was in doubt before may know more than the core.
+            (Some(what), _) => {
+                assert!(doubt, "{what}");
+                Some(NotStored::Contradicts)
+            }
+            (None, true) if !insist => Some(self.not_stored),
+            (None, _) => None,
+        };
+        if why.is_none() || why == Some(NotStored::Doubtful) && self.doubtful_is_there {
+            self.store(events);
+        }
+        self.input(match why.filter(|_| !insist) {
+            Some(why) => Input::CommitFailed { ticket, why, error: "no".to_owned() },
+            None => Input::Committed { ticket },
+        });
+    }
+
+    /// What a ledger would refuse.
+    fn contradicted(&self, events: &[Event]) -> Option<&'static str> {
+        let mut live = self.open_attempts.clone();
+        events.iter().find_map(|event| match event {
+            Event::AttemptStarted { job, .. } if self.ended.contains_key(job) => Some("an ended job runs"),
+            Event::AttemptStarted { job, attempt } => {
+                live.insert(*job, attempt.number).map(|_| "two live attempts")
+            }
+            Event::AttemptEnded { job, number, .. } => {
+                (live.remove(job) != Some(*number)).then_some("an attempt ends that is not live")
+            }
+            Event::JobEnded { job, .. } if !self.accepted.contains(job) => Some("a job ends that never was"),
+            Event::JobEnded { job, .. } if self.ended.contains_key(job) => Some("a job ends twice"),
+            Event::JobEnded { job, .. } => live.contains_key(job).then_some("a job ends with a live attempt"),
+            Event::JobAccepted { .. } | Event::JobChanged { .. } | Event::Decision(_) => None,
+        })
+    }
+
     fn store(&mut self, events: Vec<Event>) {
         for event in events {
+            // `contradicted` has looked at the rest.
             match event {
                 Event::JobAccepted { job, priority, limits } => {
                     assert!(self.accepted.insert(job.id), "accepted twice");
@@ -297,22 +375,15 @@ impl World {
                     });
                 }
                 Event::AttemptStarted { job, attempt } => {
-                    assert!(!self.ended.contains_key(&job), "an ended job runs");
                     let last = self.attempts.insert(job, attempt.number).unwrap_or(0);
                     assert!(attempt.number > last, "an attempt number is used twice");
-                    assert_eq!(self.open_attempts.insert(job, attempt.number), None, "two live attempts");
+                    self.open_attempts.insert(job, attempt.number);
                 }
-                Event::AttemptEnded { job, number, .. } => {
-                    assert_eq!(
-                        self.open_attempts.remove(&job),
-                        Some(number),
-                        "an attempt ends that is not live"
-                    );
+                Event::AttemptEnded { job, .. } => {
+                    self.open_attempts.remove(&job);
                 }
                 Event::JobEnded { job, outcome, .. } => {
-                    assert!(self.accepted.contains(&job), "a job ends that never was");
-                    assert!(!self.open_attempts.contains_key(&job), "a job ends with a live attempt");
-                    assert_eq!(self.ended.insert(job, outcome), None, "a job ends twice");
+                    self.ended.insert(job, outcome);
                 }
                 Event::JobChanged { .. } => self.changes += 1,
                 Event::Decision(_) => {}
