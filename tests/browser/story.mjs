@@ -1,6 +1,6 @@
 // The story that the stock page's user goes through, in a real Chromium, against the router at --url:
 //
-//   TEST_TOOLS=target/test-tools node tests/browser/story.mjs --url http://127.0.0.1:7188 --release 1.35.9 \
+//   TEST_TOOLS=$PWD/target/test-tools node tests/browser/story.mjs --url http://127.0.0.1:7188 --release 1.35.9 \
 //       --shots DIR [--workflow FILE] [--instance URL]...
 //
 // With --instance (two emulated ones) executions are paced and counted. Without, the two instances are real ones, which need
