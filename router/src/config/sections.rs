@@ -154,8 +154,10 @@ pub struct Limits {
     pub body_bytes: usize,
     pub header_bytes: usize,
     pub headers: usize,
-    /// How long a client may take to send a request's head.
+    /// How long a client may take to send a connection's first head.
     pub header_timeout_ms: u64,
+    /// How long a connection is kept for another request.
+    pub idle_timeout_ms: u64,
     pub connections: usize,
     /// Websocket messages from clients.
     pub ws_message_bytes: usize,
@@ -179,6 +181,8 @@ impl Default for Limits {
             header_bytes: 32 << 10,
             headers: 100,
             header_timeout_ms: 10_000,
+            // As aiohttp: a client that asks again meanwhile expects its connection to be there.
+            idle_timeout_ms: 75_000,
             connections: 4_096,
             ws_message_bytes: 1 << 20,
             ws_queue_messages: 256,

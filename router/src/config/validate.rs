@@ -283,7 +283,7 @@ impl Check<'_> {
         const HOUR_MS: u64 = 3_600_000;
         let (fleet, limits, policy) = (&config.fleet, &config.limits, &config.policy.limits);
         let (canary, record) = (&config.policy.canary, &config.policy.record);
-        let rows: [(&str, &str, u64, u64, u64); 54] = [
+        let rows: [(&str, &str, u64, u64, u64); 55] = [
             ("discover", "timeout_ms", config.discover.timeout_ms, 10, 60_000),
             ("fleet", "poll_ms", fleet.poll_ms, 50, HOUR_MS),
             ("fleet", "connect_timeout_ms", fleet.connect_timeout_ms, 1, HOUR_MS),
@@ -331,6 +331,7 @@ impl Check<'_> {
             ("limits", "header_bytes", limits.header_bytes as u64, 8 << 10, 1 << 20),
             ("limits", "headers", limits.headers as u64, 16, 10_000),
             ("limits", "header_timeout_ms", limits.header_timeout_ms, 1, HOUR_MS),
+            ("limits", "idle_timeout_ms", limits.idle_timeout_ms, 1, HOUR_MS),
             ("limits", "connections", limits.connections as u64, 1, 1_000_000),
             ("limits", "ws_message_bytes", limits.ws_message_bytes as u64, 1 << 10, 1 << 30),
             ("limits", "ws_queue_messages", limits.ws_queue_messages as u64, 8, 1_000_000),

@@ -44,7 +44,11 @@ pub(super) fn serve(
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let turn = Turn::new(Duration::from_millis(front.limits.header_timeout_ms));
+    let limits = &front.limits;
+    let turn = Turn::new(
+        Duration::from_millis(limits.header_timeout_ms),
+        Duration::from_millis(limits.idle_timeout_ms),
+    );
     let heads = turn.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let ours = heads.ours();
@@ -118,16 +122,19 @@ async fn until<F: Future>(mut served: Pin<&mut F>, drain: &Watch, turn: &Turn) -
 /// Whose turn it is: the client's, to send a head, or ours, to answer.
 struct Turn {
     opened: Instant,
+    /// With the first head.
     patience: Duration,
-    /// Since when it has been the client's, in milliseconds from `opened`; or [`OURS`].
+    /// With any other, from the end of the answer before it: a client may ask again after a while.
+    idle: Duration,
+    /// Since when it has been the client's, in milliseconds from `opened`; 0 before its first request, or [`OURS`].
     clients_since: AtomicU64,
 }
 
 const OURS: u64 = u64::MAX;
 
 impl Turn {
-    fn new(patience: Duration) -> Arc<Self> {
-        Arc::new(Self { opened: Instant::now(), patience, clients_since: AtomicU64::new(0) })
+    fn new(patience: Duration, idle: Duration) -> Arc<Self> {
+        Arc::new(Self { opened: Instant::now(), patience, idle, clients_since: AtomicU64::new(0) })
     }
 
     /// Ours, until this is dropped.
@@ -141,7 +148,9 @@ impl Turn {
         let now = Instant::now();
         let until = match self.clients_since.load(Ordering::Relaxed) {
             OURS => now + self.patience,
-            since => self.opened + Duration::from_millis(since) + self.patience,
+            // Nothing has been asked yet.
+            0 => self.opened + self.patience,
+            since => self.opened + Duration::from_millis(since) + self.idle,
         };
         (until > now).then_some(until)
     }
@@ -151,8 +160,8 @@ struct Ours(Arc<Turn>);
 
 impl Drop for Ours {
     fn drop(&mut self) {
-        let since = self.0.opened.elapsed().as_millis();
-        self.0.clients_since.store(since as u64, Ordering::Relaxed);
+        let since = self.0.opened.elapsed().as_millis() as u64;
+        self.0.clients_since.store(since.max(1), Ordering::Relaxed);
     }
 }
 

@@ -238,7 +238,11 @@ async fn requests_that_could_be_read_in_two_ways_are_not_passed_on() {
 #[tokio::test]
 async fn a_client_may_wait_for_long_but_not_be_waited_for() {
     let fleet = Fleet::of(1).await;
-    let router = Serve::over(fleet.instances()).set("limits.header_timeout_ms=300").start().await;
+    let router = Serve::over(fleet.instances())
+        .set("limits.header_timeout_ms=300")
+        .set("limits.idle_timeout_ms=300")
+        .start()
+        .await;
     fleet.control(0).hold(Each::Execution);
     let answer = router.http().begin(Method::GET, "/custom/stream", &[], "").await.expect("an answer");
     for slow in [
@@ -257,6 +261,25 @@ async fn a_client_may_wait_for_long_but_not_be_waited_for() {
     fleet.control(0).open();
     let whole = within("the rest of the answer", answer.into_body().collect()).await.expect("unbroken");
     assert_eq!(whole.to_bytes(), "first second");
+}
+
+#[tokio::test]
+async fn a_client_may_ask_again_later_than_it_may_take_over_its_first_head() {
+    let fleet = Fleet::of(1).await;
+    let router = Serve::over(fleet.instances()).set("limits.header_timeout_ms=300").start().await;
+    let address = router.url().trim_start_matches("http://");
+    let mut kept = tokio::net::TcpStream::connect(address).await.expect("the router listens");
+    for _ in 0..2 {
+        kept.write_all(b"GET /prompt HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("is sent");
+        let mut answer = [0; 12];
+        within("an answer", kept.read_exact(&mut answer)).await.expect("it is kept");
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        let mut rest = vec![0; 4096];
+        let read = within("the rest", kept.read(&mut rest)).await.expect("it is kept");
+        assert!(rest[..read].ends_with(b"}}"), "{}", String::from_utf8_lossy(&rest[..read]));
+        // Another one that was opened later has been waited for too long.
+        assert_eq!(unfinished(&router, "GET").await, "");
+    }
 }
 
 /// Sends bytes, and gives what comes back until the router ends the connection, which stays open on this side.
