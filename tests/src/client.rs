@@ -144,13 +144,18 @@ impl Client {
         .await
     }
 
-    /// The colour of the one picture that this prompt made, fetched as its history names it.
+    /// The colour of the one picture that this prompt made.
     pub async fn colour_made_by(&self, prompt_id: &str) -> u32 {
+        colour_of(&self.picture_made_by(prompt_id).await.ok().body)
+    }
+
+    /// The answer for the one picture that this prompt made, fetched as its history names it.
+    pub async fn picture_made_by(&self, prompt_id: &str) -> Answer {
         let history = self.history(prompt_id).await;
         let outputs = history["outputs"].as_object().expect("outputs").values();
         let images: Vec<&Value> = outputs.flat_map(|node| node["images"].as_array()).flatten().collect();
         let [image] = images[..] else { panic!("{prompt_id} made one picture: {history}") };
-        colour_of(&self.view(image).await.ok().body)
+        self.view(image).await
     }
 
     /// `/view` of a file as `executed` and the history name it.
