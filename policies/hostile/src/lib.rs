@@ -76,6 +76,8 @@ enum Deed {
     CountAndTrap,
     /// Sets keys without end.
     FillState,
+    /// Takes an instance away from what runs there, which is to run again.
+    Preempt,
 }
 
 #[derive(Debug, Deserialize)]
@@ -289,6 +291,15 @@ impl Housekeeping for Hostile {
             Deed::Unknown => vec![order(instances.len() as u32)],
             Deed::LongList => (0..100_000).map(|_| order(0)).collect(),
             Deed::LongText | Deed::DirtyText => vec![order(0)],
+            Deed::Preempt => {
+                let busy = instances.iter().filter(|instance| instance.running > 0);
+                let order = |instance: &InstanceState| Order {
+                    instance: instance.instance,
+                    act: Act::Interrupt(true),
+                    reason: String::new(),
+                };
+                busy.map(order).collect()
+            }
             _ => Vec::new(),
         }
     }

@@ -132,6 +132,7 @@ mod tests {
             outcome: Some(AttemptOutcome::Success),
             ended_at: Some(1),
             detail: String::new(),
+            stop: None,
         }
     }
 

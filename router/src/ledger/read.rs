@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::record::{Rest, from_word, sum};
 use super::rows::{AttemptRow, Counts, JobFilter, JobRow, JobStateFilter, JobSummary, OnceRow, Page};
 use crate::model::decision::{DecisionRecord, Limits, PolicyVersion, Priority};
-use crate::model::event::{History, OpenJob, OutputFile};
+use crate::model::event::{History, OpenJob, OutputFile, StopReason};
 use crate::model::id::{InstanceId, JobId, UpstreamId};
 use crate::model::job::{
     Attempt, AttemptOutcome, Body, Job, JobOutcome, Needs, Number, Requested, Stored, Texts, WallMs,
@@ -62,6 +62,15 @@ pub(super) fn get_word<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusq
 
 pub(super) fn maybe_word<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<T>> {
     Ok(row.get::<_, Option<Word<T>>>(column)?.map(|w| w.0))
+}
+
+/// A text column that holds JSON.
+struct Json<T>(T);
+
+impl<T: DeserializeOwned> FromSql for Json<T> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        serde_json::from_str(value.as_str()?).map(Self).map_err(|e| FromSqlError::Other(Box::new(e)))
+    }
 }
 
 /// Everything of a job but its texts; column names are those of the table.
@@ -143,7 +152,7 @@ pub(super) fn attempts(conn: &Connection, seq: i64) -> Read<Vec<AttemptRow>> {
 }
 
 const ATTEMPT: &str =
-    "a.job, a.number, a.upstream_id, a.instance, a.started_at, a.outcome, a.ended_at, a.detail";
+    "a.job, a.number, a.upstream_id, a.instance, a.started_at, a.outcome, a.ended_at, a.detail, a.stop";
 
 fn attempt(row: &Row<'_>) -> rusqlite::Result<AttemptRow> {
     let attempt = Attempt {
@@ -157,10 +166,16 @@ fn attempt(row: &Row<'_>) -> rusqlite::Result<AttemptRow> {
         outcome: maybe_word(row, "outcome")?,
         ended_at: wall(row, "ended_at")?,
         detail: row.get("detail")?,
+        stop: row.get::<_, Option<Json<StopReason>>>("stop")?.map(|stop| stop.0),
     })
 }
 
-type Attempts = Vec<(Attempt, Option<AttemptOutcome>)>;
+#[derive(Default)]
+struct Attempts {
+    all: Vec<(Attempt, Option<AttemptOutcome>)>,
+    /// Of the live one.
+    stop: Option<StopReason>,
+}
 
 /// By job. At once: SQLite prepares a query for one job's attempts anew for each of thousands of jobs.
 fn open_attempts(conn: &Connection) -> Read<HashMap<i64, Attempts>> {
@@ -169,10 +184,12 @@ fn open_attempts(conn: &Connection) -> Read<HashMap<i64, Attempts>> {
          ORDER BY a.job, a.number"
     ))?;
     let mut rows = query.query([])?;
-    let mut found: HashMap<_, Vec<_>> = HashMap::new();
+    let mut found: HashMap<_, Attempts> = HashMap::new();
     while let Some(row) = rows.next()? {
-        let AttemptRow { attempt, outcome, .. } = attempt(row)?;
-        found.entry(row.get("job")?).or_default().push((attempt, outcome));
+        let AttemptRow { attempt, outcome, stop, .. } = attempt(row)?;
+        let of_job = found.entry(row.get("job")?).or_default();
+        of_job.stop = stop.filter(|_| outcome.is_none());
+        of_job.all.push((attempt, outcome));
     }
     Ok(found)
 }
@@ -194,9 +211,9 @@ pub(super) fn open_jobs(conn: &Connection, text_bytes: usize) -> Read<Vec<OpenJo
                 left = left.saturating_sub(known.unwrap_or(texts));
             }
         }
-        let attempts = attempts.remove(&seq).unwrap_or_default();
+        let Attempts { all: attempts, stop } = attempts.remove(&seq).unwrap_or_default();
         let JobRow { job, priority, limits, place, pinned, .. } = found;
-        jobs.push(OpenJob { job, priority, limits, place, pinned, attempts });
+        jobs.push(OpenJob { job, priority, limits, place, pinned, attempts, stop });
     }
     Ok(jobs)
 }

@@ -37,6 +37,11 @@ pub(super) enum Record {
         at: WallMs,
         detail: String,
     },
+    StopAsked {
+        job: JobId,
+        number: u32,
+        why: String,
+    },
     Ended(Box<Ended>),
     Changed {
         job: JobId,
@@ -85,6 +90,7 @@ impl From<Event> for Record {
             Event::AttemptEnded { job, number, outcome, at, detail } => {
                 Self::AttemptEnded { job, number, outcome, at, detail }
             }
+            Event::StopAsked { job, number, why } => Self::StopAsked { job, number, why: to_json(&why) },
             Event::JobEnded { job, outcome, at, history } => Self::ended(job, outcome, at, history),
             Event::JobChanged { job, standing } => Self::Changed { job, standing },
             Event::Decision(record) => Self::Decision(record),
@@ -114,6 +120,7 @@ impl Record {
             Self::Accepted(_) => "accepted",
             Self::Started { .. } => "started",
             Self::AttemptEnded { .. } => "attempt_ended",
+            Self::StopAsked { .. } => "stop_asked",
             Self::Ended(_) => "ended",
             Self::Changed { .. } => "changed",
             Self::Decision(_) => "decision",

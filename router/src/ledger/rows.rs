@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::decision::{Limits, Priority};
-use crate::model::event::History;
+use crate::model::event::{History, StopReason};
 use crate::model::id::{InstanceId, JobId};
 use crate::model::job::{Attempt, AttemptOutcome, Job, JobClass, JobOutcome, Number, WallMs};
 
@@ -94,6 +94,9 @@ pub struct AttemptRow {
     pub outcome: Option<AttemptOutcome>,
     pub ended_at: Option<WallMs>,
     pub detail: String,
+    /// Why it was told to stop, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<StopReason>,
 }
 
 /// One job in whatever state.

@@ -163,6 +163,8 @@ CREATE TABLE router (               -- whose ledger this is: random, for ever
 ) STRICT;
 INSERT INTO router VALUES (1, lower(hex(randomblob(16))));
 ",
+    // Why it was told to stop, as JSON; null: it was not.
+    "ALTER TABLE attempt ADD COLUMN stop TEXT;",
 ];
 
 /// Held while the ledger is open: two routers on one file would each believe that they own the queue.

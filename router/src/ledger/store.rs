@@ -21,6 +21,7 @@ pub(super) fn apply(conn: &Connection, record: &Record) -> Applied {
         Record::AttemptEnded { job, number, outcome, at, detail } => {
             end_attempt(conn, *job, *number, outcome, *at, detail)
         }
+        Record::StopAsked { job, number, why } => ask_to_stop(conn, *job, *number, why),
         Record::Ended(ended) => end(conn, ended),
         Record::Changed { job, standing } => change(conn, *job, standing),
         Record::Decision(decision) => decide(conn, decision),
@@ -218,6 +219,17 @@ fn end_attempt(
         return Ok(());
     }
     Err(ApplyError::refused(EVENT, job, &format!("attempt {number} is not live")))
+}
+
+/// Changes nothing where there is no such live attempt: its start may have been refused for want of room.
+fn ask_to_stop(conn: &Connection, job: JobId, number: u32, why: &str) -> Applied {
+    conn.prepare_cached(
+        "UPDATE attempt SET stop = ?3
+         WHERE job = (SELECT seq FROM job WHERE id = ?1) AND number = ?2 AND outcome IS NULL",
+    )?
+    .execute(params![job.to_string(), number, why])
+    .map_err(ApplyError::of("stop_asked", job))?;
+    Ok(())
 }
 
 fn end(conn: &Connection, ended: &Ended) -> Applied {

@@ -24,6 +24,12 @@ pub enum Event {
         at: WallMs,
         detail: String,
     },
+    /// A live attempt was told to stop. What it ends as must not depend on whether the router lives to see it.
+    StopAsked {
+        job: JobId,
+        number: u32,
+        why: StopReason,
+    },
     JobEnded {
         job: JobId,
         outcome: JobOutcome,
@@ -36,6 +42,29 @@ pub enum Event {
         standing: Box<Standing>,
     },
     Decision(Box<DecisionRecord>),
+}
+
+/// Why an attempt was told to stop, and so what becomes of its job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    Owner,
+    /// A limit was passed; the policy said retry or fail.
+    TimedOut {
+        retry: bool,
+        reason: String,
+    },
+    /// The policy wants the instance.
+    Preempted {
+        requeue: bool,
+    },
+}
+
+impl StopReason {
+    /// Is the job over with the attempt?
+    pub fn ends_the_job(&self) -> bool {
+        !matches!(self, Self::TimedOut { retry: true, .. } | Self::Preempted { requeue: true })
+    }
 }
 
 /// What the order of the waiting jobs goes by: first the operator's place, then the priority, then the number.
@@ -88,4 +117,6 @@ pub struct OpenJob {
     pub pinned: bool,
     /// Every attempt so far, oldest first; the last is live when its outcome is none.
     pub attempts: Vec<(Attempt, Option<AttemptOutcome>)>,
+    /// Of the live attempt, where it was told to stop.
+    pub stop: Option<StopReason>,
 }

@@ -42,7 +42,7 @@ use super::intern::Interner;
 use super::learn::Learned;
 use super::queue::Queue;
 
-use entry::{Delivery, Entry, Phase, Run, StopReason, Stopping};
+use entry::{Delivery, Entry, Phase, Run, Stopping};
 use explain::seeing;
 pub use explain::{Explanation, InstanceNow, WaitingNow};
 use pending::{Asked, Then};
@@ -195,6 +195,7 @@ impl Core {
                 self.ended(job, outcome, detail, node_errors);
             }
             Some(Then::Deleted { request, jobs, stopped }) => self.deleted(request, &jobs, stopped),
+            Some(Then::Stop { attempts, reply }) => self.stops_noted(attempts, reply),
             Some(Then::Changed { request, job, standing }) => self.changed(request, job, *standing),
             Some(Then::Nothing) | None => {}
         }
@@ -213,6 +214,8 @@ impl Core {
             }
             Some(Then::Start { job }) => self.not_started(job, why),
             Some(Then::Deleted { request, jobs, stopped }) => self.not_deleted(request, &jobs, stopped),
+            // An attempt that must stop does not run on because a ledger is full.
+            Some(Then::Stop { attempts, reply }) => self.stops_noted(attempts, reply),
             Some(Then::Changed { request, job, .. }) => {
                 self.not_changed(request, job, why == NotStored::Full, reason);
             }

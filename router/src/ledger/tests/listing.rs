@@ -1,7 +1,7 @@
 //! What long lists and long queues are read by.
 
 use super::*;
-use crate::model::event::Standing;
+use crate::model::event::{Standing, StopReason};
 use crate::model::job::Stored;
 
 fn with_prompt(prompt_id: &str, prompt: &str) -> Job {
@@ -127,6 +127,7 @@ async fn a_ledger_of_the_version_before_is_taken_over() {
         "DROP TABLE router; DROP TABLE about; ALTER TABLE job DROP COLUMN place; ALTER TABLE job DROP COLUMN pinned;
          ALTER TABLE job DROP COLUMN workflow_id; ALTER TABLE job DROP COLUMN began_at;
          ALTER TABLE job DROP COLUMN done_at; ALTER TABLE decision DROP COLUMN seen;
+         ALTER TABLE attempt DROP COLUMN stop;
          PRAGMA user_version = 2;",
     )
     .expect("goes back");
@@ -139,6 +140,30 @@ async fn a_ledger_of_the_version_before_is_taken_over() {
     assert_eq!(found[0].job.body.prompt, open.body.prompt, "its texts were not kept apart");
     assert_eq!(found[0].job, without_secrets(open));
     service.close();
+}
+
+#[tokio::test]
+async fn why_an_attempt_was_told_to_stop_is_found_again_while_it_lives() {
+    let folder = TempDir::new().expect("a folder");
+    let config = config(folder.path());
+    let job = job("j");
+    let asked = |number, why| Event::StopAsked { job: job.id, number, why };
+    let timed_out = StopReason::TimedOut { retry: true, reason: "a \"limit\"".into() };
+    let stop_after = async |events: Vec<Event>| {
+        let (service, ledger) = Service::open(&config).expect("opens");
+        ledger.commit(events).await.expect("commits");
+        let found = ledger.open_jobs(0).await.expect("reads").remove(0).stop;
+        service.close();
+        found
+    };
+    let first = vec![accepted(&job), started(&job, 1, "gpu0")];
+    assert_eq!(stop_after(first).await, None);
+    assert_eq!(stop_after(vec![asked(1, timed_out.clone())]).await, Some(timed_out));
+    assert!(stop_after(vec![asked(2, StopReason::Owner)]).await.is_some(), "there is no such attempt");
+    assert_eq!(stop_after(vec![asked(1, StopReason::Owner)]).await, Some(StopReason::Owner));
+    let ended = attempt_ended(&job, 1, AttemptOutcome::Preempted);
+    assert_eq!(stop_after(vec![ended, started(&job, 2, "gpu0")]).await, None, "it is over");
+    assert_eq!(stop_after(vec![asked(1, StopReason::Owner)]).await, None, "it was over already");
 }
 
 #[tokio::test]

@@ -6,12 +6,12 @@ use serde_json::json;
 use crate::clock::Tick;
 use crate::comfy::frame::{UntoldEnd, end_of};
 use crate::model::decision::{AttemptReport, Limits, ResultKind};
-use crate::model::event::{Event, History};
+use crate::model::event::{Event, History, StopReason};
 use crate::model::id::JobId;
 use crate::model::job::{Attempt, AttemptOutcome, JobOutcome};
 
 use super::super::input::{Action, Announcement, Closed, EndKind, Ending, Sighting};
-use super::{Core, Delivery, Phase, Run, StopReason, Stopping, Then, clamp_ms};
+use super::{Core, Delivery, Phase, Run, Stopping, Then, clamp_ms};
 
 /// Reports that wait to be told to the policy; if it is too slow, the oldest are not told.
 const REPORTS_KEPT: usize = 4096;
@@ -43,6 +43,12 @@ impl Run {
         run
     }
 
+    /// The limit of silence counts from now.
+    pub(super) fn shows_life(&mut self, now: Tick) {
+        self.last_sign = now;
+        self.stall_grace_ms = 0;
+    }
+
     pub(super) fn restart_clocks(&mut self, now: Tick, limits: &Limits) {
         self.started = now;
         self.last_sign = now;
@@ -71,8 +77,7 @@ impl Core {
             Sighting::DispatchUnknown { detail } => self.unsure(id, &detail),
             Sighting::Progress { nodes_done, node_percent } => {
                 run.delivery = Delivery::Taken;
-                run.last_sign = now;
-                run.stall_grace_ms = 0;
+                run.shows_life(now);
                 run.stuck_since = None;
                 run.nodes_done = run.nodes_done.max(nodes_done);
                 run.node_percent = node_percent;
@@ -99,11 +104,9 @@ impl Core {
         let Some(run) = self.run(id) else { return };
         run.last_sign = now;
         run.delivery = Delivery::Taken;
-        let (index, stopping) = (run.instance, run.stopping.is_some());
-        if stopping {
-            // The interrupt may have come before it.
-            self.send_interrupt(id);
-        }
+        let index = run.instance;
+        // The interrupt may have come before it.
+        self.tell_to_stop(id);
         // It went down while the answer was on its way here.
         if !self.instances.get(index).is_some_and(|instance| instance.up) {
             self.crashed(id, "it went down");
@@ -132,11 +135,15 @@ impl Core {
         run.delivery = Delivery::Taken;
         if !stuck {
             run.stuck_since = None;
-            if run.stopping.is_some() {
-                // The interrupt may have come before it, or may be lost.
-                self.send_interrupt(id);
+            let index = run.instance;
+            if self.instances.get(index).is_some_and(|instance| !instance.linked)
+                && let Some(run) = self.run(id)
+            {
+                // Nothing can be heard of it: that the instance has it is all the life it can show.
+                run.shows_life(now);
             }
-            return;
+            // The interrupt may have come before it, or may be lost.
+            return self.tell_to_stop(id);
         }
         let since = *run.stuck_since.get_or_insert(now);
         if run.failing || now.since(since) < patience_ms {

@@ -2,15 +2,18 @@
 
 use crate::clock::Tick;
 use crate::model::decision::{DecisionRecord, Limit, Progress, Question, TimeoutDecision};
+use crate::model::event::StopReason;
 use crate::model::id::{JobId, UpstreamId};
 use crate::model::job::JobOutcome;
 use crate::model::seen::Seen;
 
 use super::super::input::Action;
-use super::{Asked, Core, Delivery, Phase, StopReason, clamp_ms};
+use super::{Asked, Core, Delivery, Phase, clamp_ms};
 
 /// An extension is at least this long, so that a policy that says "1 ms" does not make the router spin.
 const LEAST_EXTENSION_MS: u32 = 1_000;
+/// An instance is not asked about one attempt more often.
+const LEAST_INSPECTION_MS: u64 = 250;
 
 impl Core {
     pub(super) fn check_deadlines(&mut self) {
@@ -52,9 +55,13 @@ impl Core {
 
     fn check_running(&mut self, id: JobId) {
         let now = self.now.tick;
-        let silence_ms = self.config.silence_ms;
         let Some(entry) = self.jobs.get_mut(&id) else { return };
         let Phase::Running(run) = &mut entry.phase else { return };
+        let deaf = self.instances.get(run.instance).is_some_and(|instance| !instance.linked);
+        let silence_ms = self.config.silence_ms;
+        // Where answers are all that can be heard, they are asked for often enough.
+        let often = |stall_ms: u32| silence_ms.min(u64::from(stall_ms / 2).max(LEAST_INSPECTION_MS));
+        let silence_ms = entry.limits.stall_ms.filter(|_| deaf).map_or(silence_ms, often);
         run.settling = run.settling.filter(|until| now < *until);
         if run.delivery == Delivery::Starting || run.failing || run.settling.is_some() {
             return;

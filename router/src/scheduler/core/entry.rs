@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::clock::Tick;
 use crate::model::decision::{Limits, Priority};
+use crate::model::event::StopReason;
 use crate::model::id::JobId;
 use crate::model::job::{Attempt, Job, ModelRef, Number};
 use crate::scheduler::queue::Waiting;
@@ -109,27 +110,8 @@ pub(super) struct Stopping {
     pub(super) why: StopReason,
     /// When to stop waiting for the instance to confirm.
     pub(super) until: Tick,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum StopReason {
-    Owner,
-    /// A limit was passed; the policy said retry or fail.
-    TimedOut {
-        retry: bool,
-        reason: String,
-    },
-    /// The policy wants the instance.
-    Preempted {
-        requeue: bool,
-    },
-}
-
-impl StopReason {
-    /// Is the job over with the attempt?
-    pub(super) fn ends_the_job(&self) -> bool {
-        !matches!(self, Self::TimedOut { retry: true, .. } | Self::Preempted { requeue: true })
-    }
+    /// The reason is durable, as far as it ever will be: the instance may be told.
+    pub(super) noted: bool,
 }
 
 impl Hold {

@@ -25,7 +25,10 @@ impl Core {
             InstanceChange::Devices(devices) => instance.devices = Arc::new(devices),
             InstanceChange::Foreign { running, pending } => instance.foreign = (running, pending),
             InstanceChange::Linked(linked) => {
-                instance.linked = linked;
+                let before = std::mem::replace(&mut instance.linked, linked);
+                if linked && !before {
+                    self.hears_again(index);
+                }
                 self.inspect_all(index);
             }
             InstanceChange::ZombieGone(upstream) => self.zombie_gone(index, upstream),
@@ -34,6 +37,17 @@ impl Core {
         self.texts_changed();
         self.queue.unhold();
         self.fruitless = None;
+    }
+
+    /// What was not heard while there was no socket is not silence of the attempts.
+    fn hears_again(&mut self, index: usize) {
+        let now = self.now.tick;
+        let jobs: Vec<JobId> = self.instances[index].live.iter().map(|live| live.job).collect();
+        for id in jobs {
+            if let Some(run) = self.run(id) {
+                run.shows_life(now);
+            }
+        }
     }
 
     fn inspect_all(&mut self, index: usize) {

@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use crate::clock::Tick;
 use crate::model::decision::{Admission, DecisionRecord, Limits, Priority, Question};
-use crate::model::event::{Event, History, OpenJob};
+use crate::model::event::{Event, History, OpenJob, StopReason};
 use crate::model::id::JobId;
 use crate::model::job::{Attempt, Job, JobOutcome, Needs, Number};
 use crate::model::seen::Seen;
 use crate::model::view::Load;
 
 use super::super::input::{Action, Refusal, Reply, RequestId, Scope, Sighting};
+use super::stops::Stops;
 use super::views::job_view;
-use super::{Asked, Core, Delivery, Entry, Phase, Run, Then};
+use super::{Asked, Core, Delivery, Entry, Phase, Run, Stopping, Then};
 
 impl Core {
     pub(super) fn submit(&mut self, request: RequestId, mut job: Box<Job>) {
@@ -252,28 +253,30 @@ impl Core {
 
     pub(super) fn delete(&mut self, request: RequestId, prompt_ids: &[String], scope: &Scope) {
         let jobs: Vec<JobId> = prompt_ids.iter().filter_map(|id| self.named(id, scope)).collect();
-        self.cancel_waiting(request, jobs, 0);
+        self.cancel_waiting(request, jobs, 0, Stops::default());
     }
 
     pub(super) fn clear(&mut self, request: RequestId, scope: &Scope) {
         let covered = |id: &JobId| self.jobs[id].is_of(scope);
         let jobs = self.queue.ids().filter(covered).collect();
-        self.cancel_waiting(request, jobs, 0);
+        self.cancel_waiting(request, jobs, 0, Stops::default());
     }
 
     /// Running jobs are told to stop, waiting ones are taken out.
     pub(super) fn cancel(&mut self, request: RequestId, prompt_ids: &[String], scope: &Scope) {
         let named: HashSet<JobId> = prompt_ids.iter().filter_map(|id| self.named(id, scope)).collect();
         let jobs: Vec<JobId> = named.into_iter().collect();
-        let stopped = jobs.iter().filter(|id| self.stop_for_good(**id)).count();
-        self.cancel_waiting(request, jobs, stopped);
+        let mut stops = Stops::default();
+        let stopped = jobs.iter().filter(|id| self.stop_for_good(**id, &mut stops)).count();
+        self.cancel_waiting(request, jobs, stopped, stops);
     }
 
-    fn cancel_waiting(&mut self, request: RequestId, jobs: Vec<JobId>, stopped: usize) {
+    fn cancel_waiting(&mut self, request: RequestId, jobs: Vec<JobId>, stopped: usize, stops: Stops) {
         let jobs: Vec<JobId> = jobs.into_iter().filter(|id| self.queue.remove(*id).is_some()).collect();
         if jobs.is_empty() {
-            return self.out.push(Action::Reply { request, reply: Reply::Done { affected: stopped } });
+            return self.note_stops(stops, Some((request, stopped)));
         }
+        self.note_stops(stops, None);
         self.version += 1;
         let at = self.now.wall;
         let end = |job: &JobId| Event::JobEnded {
@@ -312,7 +315,7 @@ impl Core {
     /// Take up the jobs of a ledger. How long they have waited is told by the wall clock: the monotonic one does not
     /// survive a restart.
     pub(super) fn restore(&mut self, open: Vec<OpenJob>) {
-        for OpenJob { job, priority, limits, place, pinned, attempts } in open {
+        for OpenJob { job, priority, limits, place, pinned, attempts, stop } in open {
             let id = job.id;
             let waited = self.now.wall.saturating_sub(job.accepted_at);
             self.register(job, priority, limits);
@@ -322,7 +325,7 @@ impl Core {
             entry.attempts = attempts.iter().map(|a| a.0.number).max().unwrap_or(0);
             entry.last_attempt = attempts.last().map(|a| a.0.clone());
             match attempts.into_iter().last() {
-                Some((attempt, None)) => self.restore_attempt(id, attempt),
+                Some((attempt, None)) => self.restore_attempt(id, attempt, stop),
                 Some(_) | None => {
                     self.recount(id, |t| t.queued += 1);
                     self.enqueue(id, self.now.tick);
@@ -333,7 +336,7 @@ impl Core {
     }
 
     /// An attempt that was live when the router stopped: its instance is asked as soon as it is up.
-    fn restore_attempt(&mut self, id: JobId, attempt: Attempt) {
+    fn restore_attempt(&mut self, id: JobId, attempt: Attempt, stop: Option<StopReason>) {
         self.recount(id, |t| t.running += 1);
         let now = self.now.tick;
         let number = attempt.number;
@@ -343,7 +346,9 @@ impl Core {
         }
         let entry = self.jobs.get_mut(&id).expect("just registered");
         let run = Run::new(attempt, index.unwrap_or(usize::MAX), now, &entry.limits);
-        entry.phase = Phase::Running(Box::new(Run { delivery: Delivery::Unsure, ..run }));
+        let until = now.after(self.config.interrupt_grace_ms);
+        let stopping = stop.map(|why| Stopping { why, until, noted: true });
+        entry.phase = Phase::Running(Box::new(Run { delivery: Delivery::Unsure, stopping, ..run }));
         if index.is_none() {
             let detail = "its instance is no longer configured".to_owned();
             self.sighted(id, number, Sighting::NotDispatched { detail, blame: false });

@@ -59,6 +59,11 @@ pub(super) enum Then {
         /// Of an instance's refusal, as JSON; empty when there is none.
         node_errors: String,
     },
+    /// Attempts, by job and number, are told to stop; who asked for it is answered how many.
+    Stop {
+        attempts: Vec<(JobId, u32)>,
+        reply: Option<(RequestId, usize)>,
+    },
     /// Nothing waits for it.
     Nothing,
     /// Waiting jobs were deleted; so many running ones were told to stop besides.

@@ -2,14 +2,14 @@
 
 use crate::clock::Tick;
 use crate::model::decision::{Cause, DecisionRecord, Failure, Question, RecoveryDecision};
-use crate::model::event::Event;
+use crate::model::event::{Event, StopReason};
 use crate::model::id::JobId;
 use crate::model::job::{AttemptOutcome, JobOutcome};
 use crate::model::seen::Seen;
 
 use super::super::input::{Action, Ending};
 use super::explain::seeing;
-use super::{Asked, Core, Instance, Phase, StopReason, Then};
+use super::{Asked, Core, Instance, Phase, Then};
 
 /// A retry's delay is clamped to this.
 const MAX_DELAY_MS: u32 = 600_000;

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::model::decision::{DecisionRecord, Question, Route, RouteDecision};
-use crate::model::event::Event;
+use crate::model::event::{Event, StopReason};
 use crate::model::id::{JobId, UpstreamId};
 use crate::model::job::{Attempt, JobOutcome};
 use crate::model::view::{Candidate, Capabilities};
 
 use super::super::input::{Action, NotStored};
 use super::entry::Hold;
-use super::{Asked, Core, Delivery, Entry, Instance, Phase, Run, StopReason, Then, clamp_ms};
+use super::{Asked, Core, Delivery, Entry, Instance, Phase, Run, Then, clamp_ms};
 
 /// After a route answer that led nowhere, ask again after this long at the latest.
 pub(super) const RECONSIDER_MS: u64 = 250;

@@ -2,11 +2,12 @@
 
 use crate::clock::Tick;
 use crate::model::decision::{Act, DecisionRecord, Limits, Order, Priority, Question};
+use crate::model::event::StopReason;
 use crate::model::id::JobId;
 use crate::model::view::GpuView;
 
 use super::super::input::Action;
-use super::{Asked, Core, StopReason};
+use super::{Asked, Core};
 
 /// Outcomes told to the policy in one call at most; the rest waits for the next.
 const REPORTS_PER_CALL: usize = 256;

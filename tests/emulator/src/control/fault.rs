@@ -85,6 +85,10 @@ pub enum Fault {
     },
     /// All websockets break off without a close frame.
     DropSockets,
+    /// No websocket is accepted any more, or they are again: the upgrade is answered 503.
+    RefuseSockets {
+        on: bool,
+    },
     /// All websockets that are open now fall silent for ever and stay open: nothing is sent on them, nothing is answered.
     MuteSockets,
     /// The server notices that the silent websockets are dead and ends them, and with each, as ComfyUI does, the sid that
@@ -151,6 +155,7 @@ struct State {
     delay_posts: (u32, u64),
     slow: (f64, u64),
     break_answers: Vec<(String, u32)>,
+    refuse_sockets: bool,
 }
 
 impl Default for State {
@@ -162,6 +167,7 @@ impl Default for State {
             delay_posts: (0, 0),
             slow: (1.0, 0),
             break_answers: Vec::new(),
+            refuse_sockets: false,
         }
     }
 }
@@ -210,6 +216,7 @@ impl Faults {
             }
             Fault::Slow { factor, extra_ms } => state.slow = (factor, extra_ms),
             Fault::FailPosts { count, status } => state.fail_posts = (count, status),
+            Fault::RefuseSockets { on } => state.refuse_sockets = on,
             Fault::DelayPosts { count, ms } => state.delay_posts = (count, ms),
             Fault::BreakAnswers { path, count } => state.break_answers.push((path, count)),
             Fault::OutOfMemory { count } => state.failures.extend(repeat(Failure::OutOfMemory, count)),
@@ -269,6 +276,10 @@ impl Faults {
         };
         *count -= 1;
         true
+    }
+
+    pub(crate) fn refuses_sockets(&self) -> bool {
+        self.lock().refuse_sockets
     }
 
     pub(crate) fn slow(&self) -> (f64, u64) {

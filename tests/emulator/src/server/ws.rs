@@ -5,6 +5,7 @@ use axum::{
         Query, State, WebSocketUpgrade,
         ws::{Message, WebSocket},
     },
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use futures_util::{SinkExt, StreamExt};
@@ -22,6 +23,9 @@ pub(super) async fn connect(
     Query(query): Query<IndexMap<String, String>>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
+    if life.machine.faults.refuses_sockets() {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
     let sid = query.get("clientId").filter(|sid| !sid.is_empty()).cloned();
     let sid = sid.unwrap_or_else(|| Uuid::new_v4().simple().to_string());
     let upgrade = upgrade.max_message_size(CLIENT_LIMIT).max_frame_size(CLIENT_LIMIT);

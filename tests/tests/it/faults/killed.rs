@@ -1,6 +1,6 @@
 //! The router itself ends at an exact point between two acts, and starts again.
 
-use comfy_router_tests::{Answer, Books};
+use comfy_router_tests::{Answer, Books, component};
 use hyper::Method;
 use serde_json::Value;
 
@@ -144,4 +144,59 @@ async fn while_the_log_is_merged_into_the_ledger_nothing_is_lost() {
     let books = Books::read(&mortal.router.state_dir());
     books.nothing_is_lost(&accepted);
     books.nothing_ran_unrecorded(&Run::of(&mortal.fleet));
+}
+
+/// The policy takes the instance away from whatever runs there, as often as it may.
+const PREEMPTS: &str = r#"settings={on="tick", do="preempt", from_ms=1_750_000_000_000.0}"#;
+
+#[tokio::test]
+async fn a_job_that_was_to_give_up_its_instance_waits_again_whenever_the_router_dies() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("hostile.wasm");
+    std::fs::write(&file, component("hostile")).expect("written");
+    let hook = format!("policy.hooks.housekeeping={{file={:?}, {PREEMPTS}}}", file.display().to_string());
+    for point in ["after_append.stop_asked", "before_append.attempt_ended"] {
+        let fleet = Fleet::of(1).await;
+        fleet.hold();
+        let mut router = Serve::over(fleet.instances()).patient().set(&hook).start().await;
+        let client = Client::silent(&router, "c");
+        router.arm(point);
+        let id = client.post(&plain(0x9e)).await;
+        assert_eq!(within(&format!("the end at {point}"), router.ended()).await, None, "by a signal");
+        router.start_again().await;
+        fleet.control(0).wait_ended(1).await;
+        fleet.open();
+        let history = client.history_when_ended(&id).await;
+        assert_eq!(history["status"]["status_str"], "success", "{point}: {history}");
+        router.stop().await;
+        let books = Books::read(&router.state_dir());
+        books.nothing_is_lost(std::slice::from_ref(&id));
+        books.nothing_ran_unrecorded(&Run::of(&fleet));
+        let ended = books.attempts_ended(&id);
+        assert_eq!(
+            (ended.first(), ended.last()),
+            (Some(&"preempted"), Some(&"success")),
+            "{point}: {ended:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_job_past_its_limit_that_was_to_run_again_does_so_whenever_the_router_dies() {
+    for point in ["after_append.stop_asked", "before_append.attempt_ended"] {
+        let fleet = Fleet::of(1).await;
+        fleet.hold();
+        let serve = Serve::over(fleet.instances()).set("timeouts.stall_s=1");
+        let mut router = serve.start().await;
+        let client = Client::silent(&router, "c");
+        router.arm(point);
+        let id = client.post(&plain(0x71)).await;
+        assert_eq!(within(&format!("the end at {point}"), router.ended()).await, None, "by a signal");
+        fleet.open();
+        router.start_again().await;
+        let history = client.history_when_ended(&id).await;
+        assert_eq!(history["status"]["status_str"], "success", "{point}: {history}");
+        router.stop().await;
+        Books::read(&router.state_dir()).nothing_is_lost(std::slice::from_ref(&id));
+    }
 }

@@ -1,5 +1,7 @@
 //! The websocket to an instance breaks, falls silent, stutters.
 
+use std::time::{Duration, Instant};
+
 use comfy_router_tests::{Message, complete, diffusion, eventually};
 use comfyui_emulator::{Control, Each};
 
@@ -58,6 +60,27 @@ async fn a_socket_that_fell_silent_is_replaced_and_the_end_is_heard() {
     let said = client.end_of(&id).await;
     assert!(kinds(&said).contains(&"execution_success".to_owned()), "{:?}", kinds(&said));
     assert_eq!(client.colour_made_by(&id).await, 0x511e);
+    assert_eq!((fleet.started(), attempts(&router, &id).await.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_job_whose_instance_has_no_socket_is_not_silent_while_its_queue_has_it() {
+    const STALL: Duration = Duration::from_secs(1);
+    let fleet = Fleet::of(1).await;
+    let serve = Serve::over(fleet.instances()).set("timeouts.stall_s=1").set("timeouts.interrupt_s=1");
+    let router = serve.start().await;
+    let client = Client::connect(&router, "c").await;
+    let (id, at) = held_job(&fleet, &client, 0xdeaf).await;
+    let (control, since) = (fleet.control(at), Instant::now());
+    control.inject(Fault::RefuseSockets { on: true });
+    control.inject(Fault::DropSockets);
+    eventually("thrice the limit", || std::future::ready((since.elapsed() > 3 * STALL).then_some(()))).await;
+    assert_eq!(attempts(&router, &id).await[0]["outcome"], Value::Null, "it runs on");
+    fleet.open();
+    let history = client.history_when_ended(&id).await;
+    assert_eq!(history["status"]["status_str"], "success", "{history}");
+    control.inject(Fault::RefuseSockets { on: false });
+    succeeds(&client, &id, 0xdeaf).await;
     assert_eq!((fleet.started(), attempts(&router, &id).await.len()), (1, 1));
 }
 

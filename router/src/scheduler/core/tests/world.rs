@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::clock::{Now, Tick};
 use crate::model::decision::*;
-use crate::model::event::{Event, History};
+use crate::model::event::{Event, History, OpenJob};
 use crate::model::id::{InstanceId, JobId, UpstreamId};
 use crate::model::job::*;
 use crate::model::view::{Capabilities, Offer, Seat};
@@ -56,7 +56,7 @@ pub(super) struct World {
     pub(super) replies: HashMap<RequestId, Reply>,
     pub(super) announced: Vec<Announcement>,
     pub(super) ledger_fails: bool,
-    waiting: Vec<crate::model::event::OpenJob>,
+    waiting: Vec<OpenJob>,
     /// Standings that became durable.
     pub(super) changes: usize,
     pub(super) not_stored: NotStored,
@@ -78,14 +78,8 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(instances: usize, slots: u32, config: CoreConfig) -> Self {
-        let spec = |i: usize| InstanceSpec {
-            id: InstanceId::from(format!("i{i}").as_str()),
-            slots,
-            labels: Arc::default(),
-            supervised: i == 0,
-        };
         let now = Now { tick: Tick(0), wall: 1_000_000 };
-        let core = Core::new(config, (0..instances).map(spec).collect(), Restored::default(), now);
+        let core = Core::new(config, specs(instances, slots), Restored::default(), now);
         let mut world = Self {
             core,
             now,
@@ -181,8 +175,25 @@ impl World {
         self.submit_job(job("t"))
     }
 
-    /// What a ledger would give back of the jobs that wait.
-    pub(super) fn open_jobs(&self) -> Vec<crate::model::event::OpenJob> {
+    fn row(&mut self, job: JobId) -> &mut OpenJob {
+        self.waiting.iter_mut().find(|open| open.job.id == job).expect("it was accepted")
+    }
+
+    /// The router dies, and another finds the ledger and the instances as they are.
+    pub(super) fn restart(&mut self) {
+        self.todo.clear();
+        let restored = Restored { open: self.open_jobs(), counter: 0 };
+        self.core = Core::new(CoreConfig::default(), specs(self.alive.len(), self.slots), restored, self.now);
+        (0..self.alive.len()).for_each(|index| self.up(index));
+    }
+
+    /// The instance's process says nothing more, and nobody has noticed yet.
+    pub(super) fn mute(&mut self, index: usize) {
+        self.alive[index] = false;
+    }
+
+    /// What a ledger would give back.
+    pub(super) fn open_jobs(&self) -> Vec<OpenJob> {
         let mut open = self.waiting.clone();
         open.retain(|open| !self.ended.contains_key(&open.job.id));
         open
@@ -353,7 +364,10 @@ impl World {
             Event::JobEnded { job, .. } if !self.accepted.contains(job) => Some("a job ends that never was"),
             Event::JobEnded { job, .. } if self.ended.contains_key(job) => Some("a job ends twice"),
             Event::JobEnded { job, .. } => live.contains_key(job).then_some("a job ends with a live attempt"),
-            Event::JobAccepted { .. } | Event::JobChanged { .. } | Event::Decision(_) => None,
+            Event::JobAccepted { .. }
+            | Event::StopAsked { .. }
+            | Event::JobChanged { .. }
+            | Event::Decision(_) => None,
         })
     }
 
@@ -363,24 +377,25 @@ impl World {
             match event {
                 Event::JobAccepted { job, priority, limits } => {
                     assert!(self.accepted.insert(job.id), "accepted twice");
-                    let (place, pinned, attempts) = (0, false, Vec::new());
+                    let (place, pinned, attempts, stop) = (0, false, Vec::new(), None);
                     let job = *job;
-                    self.waiting.push(crate::model::event::OpenJob {
-                        job,
-                        priority,
-                        limits,
-                        place,
-                        pinned,
-                        attempts,
-                    });
+                    self.waiting.push(OpenJob { job, priority, limits, place, pinned, attempts, stop });
                 }
                 Event::AttemptStarted { job, attempt } => {
                     let last = self.attempts.insert(job, attempt.number).unwrap_or(0);
                     assert!(attempt.number > last, "an attempt number is used twice");
                     self.open_attempts.insert(job, attempt.number);
+                    self.row(job).attempts.push((attempt, None));
                 }
-                Event::AttemptEnded { job, .. } => {
+                Event::StopAsked { job, number, why } => {
+                    let live = self.open_attempts.get(&job) == Some(&number);
+                    self.row(job).stop = Some(why).filter(|_| live);
+                }
+                Event::AttemptEnded { job, outcome, .. } => {
                     self.open_attempts.remove(&job);
+                    let row = self.row(job);
+                    row.stop = None;
+                    row.attempts.last_mut().expect("an attempt").1 = Some(outcome);
                 }
                 Event::JobEnded { job, outcome, .. } => {
                     self.ended.insert(job, outcome);
@@ -390,6 +405,16 @@ impl World {
             }
         }
     }
+}
+
+fn specs(instances: usize, slots: u32) -> Vec<InstanceSpec> {
+    let spec = |i: usize| InstanceSpec {
+        id: InstanceId::from(format!("i{i}").as_str()),
+        slots,
+        labels: Arc::default(),
+        supervised: i == 0,
+    };
+    (0..instances).map(spec).collect()
 }
 
 fn place(attempt: &Attempt) -> usize {
