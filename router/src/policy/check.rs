@@ -167,7 +167,15 @@ impl Check<'_> {
         if let Some(order) = orders.iter().find(|o| !instances.iter().any(|i| i.instance == o.instance)) {
             return nonsense(format!("an order for instance {}, which is not there", order.instance));
         }
-        Ok(orders.into_iter().map(|order| Order { reason: self.text(&order.reason), ..order }).collect())
+        // Each is an act upon an instance, and doing it twice at once is nothing more. The last word counts.
+        let mut kept: Vec<Order> = Vec::new();
+        for order in orders.into_iter().rev() {
+            if !kept.iter().any(|known| (known.instance, known.act) == (order.instance, order.act)) {
+                kept.push(Order { reason: self.text(&order.reason), ..order });
+            }
+        }
+        kept.reverse();
+        Ok(kept)
     }
 }
 
@@ -264,5 +272,7 @@ mod tests {
         assert!(check(|c| c.orders(vec![order(2)], &instances)).is_err());
         assert!(check(|c| c.orders(vec![order(0); 1_025], &instances)).is_err());
         assert_eq!(check(|c| c.orders(vec![order(1)], &instances)).unwrap()[0].reason.len(), 4_096);
+        let flood = (0..1_024).map(|n| order(n % 2)).collect();
+        assert_eq!(check(|c| c.orders(flood, &instances)).unwrap().len(), 2, "each once");
     }
 }

@@ -252,7 +252,7 @@ impl Handle {
         most: usize,
         now: WallMs,
     ) -> BTreeMap<String, Entry> {
-        self.spaces.of(policy).entries(prefix, most, now)
+        self.spaces.known(policy).map(|space| space.entries(prefix, most, now)).unwrap_or_default()
     }
 
     /// An operator's word: `None` forgets the key. Says why not, if not.
@@ -277,7 +277,7 @@ impl Handle {
 
     /// An operator's word: forget everything of a policy. Says how many keys that were.
     pub fn forget(&self, policy: &str) -> usize {
-        self.spaces.of(policy).clear()
+        self.spaces.known(policy).map_or(0, |space| space.clear())
     }
 
     /// Waits until what policies remember is on disk.

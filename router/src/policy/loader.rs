@@ -118,8 +118,13 @@ impl Loader {
             if let Some(path) = changed {
                 // Why it was refused is in the log and the status; there is nobody here to tell.
                 let configured = self.berths[lane].read_again(&self.config);
-                if self.load(lane, Source::File(path), Place::Live, None).is_ok() {
-                    self.berths[lane].configured = configured;
+                match self.load(lane, Source::File(path), Place::Live, None) {
+                    Ok(_) => self.berths[lane].configured = configured,
+                    // Of the file that says nothing: it is tried when the compilation before it has ended.
+                    Err(LoadError::Busy) => {
+                        self.berths[lane].watched.as_mut().into_iter().for_each(Watched::again);
+                    }
+                    Err(_) => {}
                 }
             }
         }
@@ -241,25 +246,32 @@ impl Loader {
         let (engine, limits) = (self.engine.clone(), self.config.limits);
         let space = self.spaces.of(&id.name);
         let (done, compiled) = sync_channel(1);
-        let compiling = self.compiling.clone();
+        let compiling = Compiling(self.compiling.clone());
         let spawned = std::thread::Builder::new().name("policy-compile".to_owned()).spawn(move || {
             super::yielding::give_way();
             let version = Version::compile(&engine, &limits, id, &settings, space, &bytes);
-            compiling.store(false, Ordering::Release);
+            drop(compiling);
             let _ = done.send(version);
         });
         if let Err(error) = spawned {
-            self.compiling.store(false, Ordering::Release);
             return Err(LoadError::Compile(format!("no thread for it: {error}")));
         }
         match compiled.recv_timeout(Duration::from_secs(limits.compile_s)) {
             Ok(version) => version,
             Err(RecvTimeoutError::Timeout) => Err(LoadError::CompileTimeout(limits.compile_s)),
             Err(RecvTimeoutError::Disconnected) => {
-                self.compiling.store(false, Ordering::Release);
                 Err(LoadError::Compile("the compiler panicked".to_owned()))
             }
         }
+    }
+}
+
+/// A compilation runs; it is over however it ends, also by a panic long after it was given up on.
+struct Compiling(Arc<AtomicBool>);
+
+impl Drop for Compiling {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 

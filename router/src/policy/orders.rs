@@ -198,8 +198,8 @@ impl Orders {
     /// The component may be needed again.
     pub(crate) fn keep(&self, digest: &str, bytes: &[u8]) -> std::io::Result<()> {
         let Some(dir) = self.versions() else { return Ok(()) };
-        match fs::metadata(dir.join(file(digest))) {
-            Ok(there) if there.len() == bytes.len() as u64 => Ok(()),
+        match fs::read(dir.join(file(digest))) {
+            Ok(there) if there == bytes => Ok(()),
             _ => store(&dir, &file(digest), bytes),
         }
     }
@@ -307,6 +307,8 @@ mod tests {
         assert!(orders.component(&digest(b"a")).is_err(), "it is configured, and read from its file");
         fs::write(folder.path().join("versions").join(file(&digest(b"b"))), "x").unwrap();
         assert!(orders.component(&digest(b"b")).unwrap_err().to_string().contains("damaged"));
+        orders.keep(&digest(b"b"), b"b").unwrap();
+        assert_eq!(orders.component(&digest(b"b")).unwrap(), b"b", "it is whole again");
         assert!(orders.component("../../orders").is_err());
     }
 

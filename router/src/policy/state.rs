@@ -127,6 +127,11 @@ impl Spaces {
         spaces.entry(policy.to_owned()).or_insert_with(new).clone()
     }
 
+    /// The space of a policy that has one: looking makes none.
+    pub(crate) fn known(&self, policy: &str) -> Option<Space> {
+        self.0.all().get(policy).cloned()
+    }
+
     pub(crate) fn held(&self) -> Vec<Held> {
         let held = |(policy, space): (&String, &Space)| {
             let kept = space.kept();

@@ -50,6 +50,11 @@ impl Watched {
         Self { seen: Look::at(&path), path, _watcher: watcher }
     }
 
+    /// The file was not tried after all: it is new once more.
+    pub(crate) fn again(&mut self) {
+        self.seen = None;
+    }
+
     /// The path, if another file lies there now and is whole.
     pub(crate) fn changed(&mut self) -> Option<PathBuf> {
         let mut look = Look::at(&self.path)?;
@@ -109,7 +114,9 @@ mod tests {
         let part = folder.path().join("part");
         fs::write(&part, "two").unwrap();
         fs::rename(&part, &path).unwrap();
-        assert_eq!(watched.changed(), Some(path));
+        assert_eq!(watched.changed(), Some(path.clone()));
+        watched.again();
+        assert_eq!((watched.changed(), watched.changed()), (Some(path), None), "it was not tried");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::Weak;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ErrorCode, params};
 
 use super::{Entry, Inner};
 use crate::metrics;
@@ -35,21 +35,27 @@ pub(super) enum Wake {
 /// One changed key; none is deleted.
 pub(super) type Changed = (String, String, Option<Entry>);
 
-/// Opens the file, or sets one aside that cannot be read and begins anew: a broken memory must not keep the router from
+/// Opens the file, or sets one aside that is damaged and begins anew: a broken memory must not keep the router from
 /// starting.
 pub(super) fn open(file: &Path) -> rusqlite::Result<Connection> {
     match connect(file) {
-        Ok(connection) => Ok(connection),
-        Err(error) => {
+        Err(error) if is_damage(&error) => {
             let aside = aside(file);
             let moved = fs::rename(file, &aside);
             tracing::error!(
                 file = %file.display(), aside = %aside.display(), moved = moved.is_ok(), %error,
-                "policy state cannot be read, starting without it"
+                "policy state is damaged, starting without it"
             );
             connect(file)
         }
+        whole_or_out_of_reach => whole_or_out_of_reach,
     }
+}
+
+/// A full disk, a lock or a missing right says nothing against what is in the file.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
 fn aside(file: &Path) -> PathBuf {
@@ -66,7 +72,8 @@ fn connect(file: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if verdict != "ok" {
-        return Err(rusqlite::Error::InvalidParameterName(verdict));
+        let damaged = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+        return Err(rusqlite::Error::SqliteFailure(damaged, Some(verdict)));
     }
     connection.execute_batch(SCHEMA)?;
     Ok(connection)

@@ -109,6 +109,23 @@ fn a_damaged_file_is_set_aside() {
 }
 
 #[test]
+fn what_is_only_out_of_reach_is_not_set_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("state.db");
+    std::fs::create_dir(&file).unwrap();
+    assert!(Spaces::open(StateLimits::default(), &file).is_err());
+    assert!(file.is_dir(), "it is where it was");
+}
+
+#[test]
+fn looking_at_what_nobody_remembers_makes_nothing() {
+    let spaces = Spaces::default();
+    assert!(spaces.known("nobody").is_none());
+    drop(spaces.of("somebody"));
+    assert!(spaces.known("somebody").is_some() && spaces.known("nobody").is_none());
+}
+
+#[test]
 fn an_operator_reads_and_forgets() {
     let space = Spaces::default().of("p");
     let mut changes = Changes::default();

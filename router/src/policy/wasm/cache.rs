@@ -38,6 +38,11 @@ impl Cache {
 
     pub(super) fn get(&self, engine: &wasmtime::Engine, bytes: &[u8]) -> Option<Component> {
         let file = self.file(bytes);
+        if self.is_open_to_others() {
+            tracing::warn!(dir = %self.dir.display(), "others may write to the folder of compiled code: what is there is thrown away");
+            let _ = fs::remove_dir_all(&self.dir);
+            return None;
+        }
         let stored = fs::read(&file).ok()?;
         let code = whole(&stored);
         let component = code.and_then(|code| deserialize(engine, code).ok());
@@ -51,6 +56,15 @@ impl Cache {
         component
     }
 
+    /// Then what is there may be anybody's.
+    fn is_open_to_others(&self) -> bool {
+        #[cfg(unix)]
+        let mode = fs::metadata(&self.dir).map_or(0, |dir| std::os::unix::fs::MetadataExt::mode(&dir));
+        #[cfg(not(unix))]
+        let mode = 0;
+        mode & 0o022 != 0
+    }
+
     /// Best effort: without a cache everything works, slower.
     pub(super) fn put(&self, bytes: &[u8], component: &Component) {
         let file = self.file(bytes);
@@ -61,9 +75,10 @@ impl Cache {
     }
 
     fn store(&self, file: &Path, code: &[u8]) -> io::Result<()> {
-        fs::create_dir_all(&self.dir)?;
+        let mut folder = fs::DirBuilder::new();
         #[cfg(unix)]
-        fs::set_permissions(&self.dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+        std::os::unix::fs::DirBuilderExt::mode(&mut folder, 0o700);
+        folder.recursive(true).create(&self.dir)?;
         self.make_room(code.len() as u64)?;
         // Another process may be writing the same.
         let part = file.with_extension(format!("{}.part", std::process::id()));
@@ -134,6 +149,24 @@ mod tests {
             assert!(cache.get(&engine.wasmtime, bytes).is_none());
             assert!(!file.exists(), "it is thrown away");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn code_that_others_could_have_written_is_not_run() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::new(&GuestLimits::default()).unwrap();
+        let cache = Cache::new(folder.path().join("compiled"), &engine.wasmtime);
+        let bytes = Shipped::LeastLoaded.bytes();
+        let component = Component::new(&engine.wasmtime, bytes).unwrap();
+        cache.put(bytes, &component);
+        let mode = || fs::metadata(&cache.dir).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o700);
+        fs::set_permissions(&cache.dir, fs::Permissions::from_mode(0o770)).unwrap();
+        assert!(cache.get(&engine.wasmtime, bytes).is_none() && !cache.file(bytes).exists());
+        cache.put(bytes, &component);
+        assert!(cache.get(&engine.wasmtime, bytes).is_some() && mode() == 0o700);
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub(super) struct State {
     handle: u32,
     /// Of the job that was asked about last.
     graph: Option<(u32, Graph)>,
+    extra_data: Option<(u32, Graph)>,
     random: u64,
     /// What the policy remembers, and what the present call changes of it.
     space: Space,
@@ -53,6 +54,7 @@ impl State {
             jobs: Vec::new(),
             handle: 0,
             graph: None,
+            extra_data: None,
             random: 0,
             space,
             changes: Changes::default(),
@@ -71,7 +73,7 @@ impl State {
         self.context.clone_from(context);
         self.handle = self.handle.wrapping_add(self.jobs.len().max(1) as u32);
         self.jobs = jobs;
-        self.graph = None;
+        (self.graph, self.extra_data) = (None, None);
         self.changes.clear();
         self.figures.open(hook == Hook::Configure);
         // The hooks of one consultation share its seed and not their numbers.
@@ -108,6 +110,11 @@ impl State {
     fn spend(&mut self) -> Answer<()> {
         self.meter.spend().map_err(|stop: Stop| wasmtime::Error::from(stop))
     }
+
+    /// For a call whose work grows with what is there.
+    fn spend_much(&mut self) -> Answer<()> {
+        self.meter.spend_much().map_err(|stop: Stop| wasmtime::Error::from(stop))
+    }
 }
 
 impl wit::types::Host for State {}
@@ -124,7 +131,7 @@ impl wit::fleet::Host for State {
     }
 
     fn resident_models(&mut self, instance: u32) -> Answer<Vec<String>> {
-        self.spend()?;
+        self.spend_much()?;
         let models = self.instance(instance).map(|texts| texts.resident.clone()).unwrap_or_default();
         Ok(models.iter().map(|model| format!("{}/{}", model.folder, model.name)).collect())
     }
@@ -153,7 +160,7 @@ impl wit::fleet::Host for State {
     }
 
     fn available_models(&mut self, instance: u32, folder: String) -> Answer<Vec<String>> {
-        self.spend()?;
+        self.spend_much()?;
         let files = self.instance(instance).and_then(|texts| texts.can.models.get(&folder));
         let mut names: Vec<String> = files.into_iter().flatten().cloned().collect();
         names.sort_unstable();
@@ -202,7 +209,7 @@ impl wit::queue::Host for State {
     }
 
     fn waiting(&mut self, most: u32) -> Answer<Vec<wit::queue::WaitingJob>> {
-        self.spend()?;
+        self.spend_much()?;
         let job = |job: &WaitingView| wit::queue::WaitingJob {
             tenant: job.tenant,
             client: job.client,

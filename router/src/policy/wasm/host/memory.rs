@@ -18,7 +18,7 @@ impl wit::state::Host for State {
         value: String,
         ttl_ms: Option<u32>,
     ) -> Answer<Result<(), wit::state::Refusal>> {
-        self.spend()?;
+        self.spend_much()?;
         let now = self.context.now_ms;
         Ok(self.space.set(&mut self.changes, key, value, ttl_ms, now).map_err(refusal))
     }
@@ -29,7 +29,7 @@ impl wit::state::Host for State {
         by: f64,
         ttl_ms: Option<u32>,
     ) -> Answer<Result<f64, wit::state::Refusal>> {
-        self.spend()?;
+        self.spend_much()?;
         let now = self.context.now_ms;
         Ok(self.space.increment(&mut self.changes, key, by, ttl_ms, now).map_err(refusal))
     }
@@ -40,7 +40,7 @@ impl wit::state::Host for State {
     }
 
     fn keys(&mut self, prefix: String, most: u32) -> Answer<Vec<String>> {
-        self.spend()?;
+        self.spend_much()?;
         Ok(self.space.keys(&self.changes, &prefix, (most as usize).min(LISTED), self.context.now_ms))
     }
 }

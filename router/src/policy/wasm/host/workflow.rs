@@ -6,12 +6,12 @@ use std::collections::HashMap;
 use serde_json::value::RawValue;
 
 use super::{Answer, State, wit};
-use crate::model::job::{Body, ModelRef};
+use crate::model::job::ModelRef;
 
 /// Parts of a name that make a header or `extra_data` key a credential, whatever an allow-list says.
 const SECRET: [&str; 6] = ["authorization", "cookie", "token", "secret", "password", "api_key"];
 
-/// Node id to its members, as JSON text: a node is read only when it is asked for.
+/// An object's members by their names, as JSON text: a node is read only when it is asked for.
 pub(super) type Graph = HashMap<String, Box<RawValue>>;
 
 #[derive(serde::Deserialize)]
@@ -28,22 +28,23 @@ struct Class<'a> {
 
 impl wit::workflow::Host for State {
     fn node_classes(&mut self, job: u32) -> Answer<Vec<String>> {
-        self.spend()?;
+        self.spend_much()?;
         Ok(self.texts(job).map(|texts| texts.needs.classes.clone()).unwrap_or_default())
     }
 
     fn models(&mut self, job: u32) -> Answer<Vec<wit::workflow::Model>> {
-        self.spend()?;
+        self.spend_much()?;
         let models = self.texts(job).map(|texts| texts.needs.models.as_slice()).unwrap_or_default();
         let model = |m: &ModelRef| wit::workflow::Model { folder: m.folder.clone(), name: m.name.clone() };
         Ok(models.iter().map(model).collect())
     }
 
     fn input(&mut self, job: u32, node: String, name: String) -> Answer<Option<String>> {
-        self.spend()?;
+        self.spend_much()?;
         let Some(texts) = self.texts(job) else { return Ok(None) };
         let body = texts.body.clone();
-        let Some(node) = self.graph(job, &body).get(&node) else { return Ok(None) };
+        let graph = members_of(&mut self.graph, job, &body.prompt);
+        let Some(node) = graph.get(&node) else { return Ok(None) };
         let node: Option<Node<'_>> = serde_json::from_str(node.get()).ok();
         let value = node.and_then(|node| node.inputs.get(name.as_str()).map(|value| value.get().to_owned()));
         // An array is a link to another node's output, not a literal.
@@ -51,12 +52,13 @@ impl wit::workflow::Host for State {
     }
 
     fn extra_data(&mut self, job: u32, key: String) -> Answer<Option<String>> {
-        self.spend()?;
+        self.spend_much()?;
         if secret(&key) {
             return Ok(None);
         }
         let Some(texts) = self.texts(job) else { return Ok(None) };
-        let data: Graph = serde_json::from_str(&texts.body.extra_data).unwrap_or_default();
+        let body = texts.body.clone();
+        let data = members_of(&mut self.extra_data, job, &body.extra_data);
         Ok(data.get(&key).map(|value| value.get().to_owned()))
     }
 
@@ -70,13 +72,13 @@ impl wit::workflow::Host for State {
     }
 
     fn nodes(&mut self, job: u32, class: String) -> Answer<Vec<String>> {
-        self.spend()?;
+        self.spend_much()?;
         let Some(texts) = self.texts(job) else { return Ok(Vec::new()) };
         let body = texts.body.clone();
         let of_class = |node: &RawValue| {
             serde_json::from_str::<Class<'_>>(node.get()).is_ok_and(|node| node.class_type == class.as_str())
         };
-        let graph = self.graph(job, &body);
+        let graph = members_of(&mut self.graph, job, &body.prompt);
         let mut ids: Vec<String> =
             graph.iter().filter(|(_, node)| of_class(node)).map(|(id, _)| id.clone()).collect();
         ids.sort_unstable();
@@ -84,19 +86,17 @@ impl wit::workflow::Host for State {
     }
 
     fn graph(&mut self, job: u32) -> Answer<String> {
-        self.spend()?;
+        self.spend_much()?;
         Ok(self.texts(job).map(|texts| texts.body.prompt.clone()).unwrap_or_default())
     }
 }
 
-impl State {
-    /// Read once for each job that is asked about.
-    fn graph(&mut self, job: u32, body: &Body) -> &Graph {
-        if self.graph.as_ref().is_none_or(|(of, _)| *of != job) {
-            self.graph = Some((job, serde_json::from_str(&body.prompt).unwrap_or_default()));
-        }
-        &self.graph.get_or_insert_default().1
+/// Read once for each job that is asked about.
+fn members_of<'a>(known: &'a mut Option<(u32, Graph)>, job: u32, text: &str) -> &'a Graph {
+    if known.as_ref().is_none_or(|(of, _)| *of != job) {
+        *known = Some((job, serde_json::from_str(text).unwrap_or_default()));
     }
+    &known.get_or_insert_default().1
 }
 
 fn secret(name: &str) -> bool {
@@ -112,6 +112,7 @@ mod tests {
     use super::wit::workflow::Host as _;
     use super::*;
     use crate::model::decision::Hook;
+    use crate::model::job::Body;
     use crate::model::view::JobTexts;
     use crate::policy::config::GuestLimits;
     use crate::policy::record::builtin_version;
