@@ -119,9 +119,16 @@ impl Client {
 
     /// Waits for `executing {node: null}` of this prompt; gives what was said of it, in order.
     pub async fn end_of(&self, prompt_id: &str) -> Vec<Message> {
-        let what = format!("the end of {prompt_id}, of which {} has heard", self.sid);
-        let waited = tokio::time::timeout(crate::DEADLINE, self.hears_end(prompt_id)).await;
-        assert!(waited.is_ok(), "{what} {:?}", crate::kinds(&self.said_of(prompt_id)));
+        self.end_while(prompt_id, || false).await
+    }
+
+    /// The same behind many others: at the deadline it is waited for anew if they `go_on`.
+    pub async fn end_while(&self, prompt_id: &str, mut go_on: impl FnMut() -> bool) -> Vec<Message> {
+        while tokio::time::timeout(crate::DEADLINE, self.hears_end(prompt_id)).await.is_err() {
+            let heard = self.said_of(prompt_id);
+            let heard = crate::kinds(&heard);
+            assert!(go_on(), "the end of {prompt_id}, of which {} has heard {heard:?}", self.sid);
+        }
         self.said_of(prompt_id)
     }
 

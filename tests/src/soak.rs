@@ -82,7 +82,12 @@ impl Soak {
                 ids.push((client.post(&graph).await, graph));
             }
             for (id, graph) in &ids[first..] {
-                let said = client.end_of(id).await;
+                let mut seen = *over.borrow();
+                let goes_on = || {
+                    let now = *over.borrow();
+                    std::mem::replace(&mut seen, now) < now
+                };
+                let said = client.end_while(id, goes_on).await;
                 complete(&said, graph).unwrap_or_else(|wrong| panic!("{id} {wrong}"));
                 heard += said.len();
                 over.send_modify(|over| *over += 1);
