@@ -26,9 +26,13 @@ pub(super) enum Line {
     Dropped { content: Digest },
 }
 
+/// Lines that say nothing any more, before they are worth a new journal.
+const SLACK: usize = 4_096;
+
 #[derive(Debug)]
 pub(super) struct Journal {
     file: File,
+    lines: usize,
 }
 
 impl Journal {
@@ -45,18 +49,29 @@ impl Journal {
     /// A new journal with these lines, in the place of the old one.
     pub(super) fn replace(path: &Path, lines: impl Iterator<Item = Line>) -> io::Result<Self> {
         let new: PathBuf = path.with_extension("new");
-        let mut text = Vec::new();
-        lines.for_each(|line| text.extend(encoded(&line)));
+        let (mut text, mut count) = (Vec::new(), 0);
+        lines.for_each(|line| {
+            text.extend(encoded(&line));
+            count += 1;
+        });
         let mut file = File::create(&new)?;
         file.write_all(&text)?;
         file.sync_data()?;
         std::fs::rename(&new, path)?;
-        Ok(Self { file: OpenOptions::new().append(true).open(path)? })
+        // Else what is appended from now on could be lost with the name of its file.
+        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+        Ok(Self { file: OpenOptions::new().append(true).open(path)?, lines: count })
+    }
+
+    /// Most of it is about names that have another content by now, or none.
+    pub(super) fn is_long(&self, names: usize) -> bool {
+        self.lines > 2 * names + SLACK
     }
 
     /// Durable when it returns.
     pub(super) fn append(&mut self, lines: &[Line]) -> io::Result<()> {
         let text: Vec<u8> = lines.iter().flat_map(encoded).collect();
+        self.lines += lines.len();
         self.file.write_all(&text)?;
         self.file.sync_data()
     }
@@ -69,4 +84,26 @@ fn encoded(line: &Line) -> Vec<u8> {
     text.extend(serde_json::to_vec(line).unwrap_or_default());
     text.push(b'\n');
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_that_says_the_same_name_again_and_again_is_long() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("names.jsonl");
+        let file = UploadRef { kind: "input".into(), subfolder: String::new(), name: "canvas.png".into() };
+        let content = Digest::try_from("0".repeat(64)).unwrap();
+        let line = Line::Named { file, content, tag: None, at: 1 };
+        let mut journal = Journal::replace(&path, std::iter::empty()).unwrap();
+        journal.append(&vec![line.clone(); SLACK]).unwrap();
+        assert!(!journal.is_long(1), "it is not worth the trouble yet");
+        journal.append(&[line.clone(), line.clone(), line.clone()]).unwrap();
+        assert!(journal.is_long(1) && !journal.is_long(SLACK));
+        let journal = Journal::replace(&path, std::iter::once(line.clone())).unwrap();
+        assert!(!journal.is_long(1));
+        assert_eq!(Journal::read(&path).unwrap(), [line]);
+    }
 }

@@ -16,6 +16,9 @@ use super::kept::Kept;
 use crate::clock::Clock;
 use crate::model::job::{UploadRef, WallMs};
 
+/// Names kept, and so contents: clients may name one small content a million times. The oldest go first.
+const MOST_NAMES: usize = 200_000;
+
 /// SHA-256 of a content; 64 hex digits when written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
@@ -60,6 +63,9 @@ pub(super) struct Arrival {
     pub(super) path: TempPath,
 }
 
+/// The journal's file.
+const NAMES: &str = "names.jsonl";
+
 impl Store {
     pub(super) fn open(bounds: Bounds, clock: Arc<dyn Clock>) -> io::Result<Self> {
         let (contents, incoming) = (bounds.dir.join("contents"), bounds.dir.join("incoming"));
@@ -67,10 +73,9 @@ impl Store {
         // What an earlier run did not finish.
         let _ = std::fs::remove_dir_all(&incoming);
         std::fs::create_dir_all(&incoming)?;
-        let path = bounds.dir.join("names.jsonl");
+        let path = bounds.dir.join(NAMES);
         let state = restore(&contents, Journal::read(&path)?)?;
-        let named = state.names.iter().map(|(file, entry)| entry.line(file));
-        let journal = Journal::replace(&path, named)?;
+        let journal = Journal::replace(&path, state.lines())?;
         let uses = AtomicU64::new(state.contents.len() as u64);
         Ok(Self { bounds, clock, state: Mutex::new(state), journal: Mutex::new(journal), uses })
     }
@@ -124,19 +129,34 @@ impl Store {
         self.touch(&content);
         let entry = Entry { content: digest, tag, at: self.clock.now().wall };
         let mut lines = vec![entry.line(file)];
-        let dropped = {
+        let (dropped, forgotten) = {
             let mut state = self.state();
             state.contents.insert(digest, content);
             state.names.insert(file.clone(), entry);
             state.names.retain(|_, entry| !self.is_old(entry));
-            state.make_room(self.bounds.max_bytes)
+            let forgotten = state.forget_names(MOST_NAMES);
+            (state.make_room(self.bounds.max_bytes), forgotten)
         };
         lines.extend(dropped.iter().map(|content| Line::Dropped { content: content.digest }));
         journal.append(&lines)?;
+        self.shorten(&mut journal, forgotten)?;
         for content in dropped {
             tracing::info!(content = %content.digest, bytes = content.bytes, "a file that was long unused made room");
             std::fs::remove_file(&content.path)?;
         }
+        Ok(())
+    }
+
+    /// A journal that says much that is over, or names that were forgotten, is written anew.
+    fn shorten(&self, journal: &mut Journal, forgotten: bool) -> io::Result<()> {
+        let lines: Vec<Line> = {
+            let state = self.state();
+            if !forgotten && !journal.is_long(state.names.len()) {
+                return Ok(());
+            }
+            state.lines().collect()
+        };
+        *journal = Journal::replace(&self.bounds.dir.join(NAMES), lines.into_iter())?;
         Ok(())
     }
 
@@ -175,6 +195,29 @@ impl Entry {
 }
 
 impl State {
+    /// What a journal says of it.
+    fn lines(&self) -> impl Iterator<Item = Line> {
+        self.names.iter().map(|(file, entry)| entry.line(file))
+    }
+
+    /// The oldest, an eighth more than there are too many, so that this is seldom done.
+    fn forget_names(&mut self, most: usize) -> bool {
+        if self.names.len() <= most {
+            return false;
+        }
+        let mut ages: Vec<WallMs> = self.names.values().map(|entry| entry.at).collect();
+        ages.sort_unstable();
+        let over = self.names.len() - most + most / 8;
+        let until = ages[over.min(ages.len()) - 1];
+        let mut left = over;
+        self.names.retain(|_, entry| {
+            let goes = left > 0 && entry.at <= until;
+            left -= usize::from(goes);
+            !goes
+        });
+        true
+    }
+
     /// Forgets what has no name any more and the longest unused contents, until the rest fits; never what somebody holds.
     fn make_room(&mut self, max_bytes: u64) -> Vec<Arc<Content>> {
         let named: std::collections::HashSet<Digest> =
@@ -185,21 +228,25 @@ impl State {
             self.contents.values().filter(|content| nameless(content)).cloned().collect();
         dropped.iter().for_each(|content| drop(self.contents.remove(&content.digest)));
         let mut total: u64 = self.contents.values().map(|content| content.bytes).sum();
-        while total > max_bytes {
-            let newest = self.contents.values().map(|content| content.used()).max();
-            let idle = self
-                .contents
-                .values()
-                .filter(|content| Arc::strong_count(content) == 1 && Some(content.used()) != newest);
-            let Some(oldest) = idle.min_by_key(|content| content.used()).map(|content| content.digest) else {
-                break;
-            };
-            self.names.retain(|_, entry| entry.content != oldest);
-            if let Some(content) = self.contents.remove(&oldest) {
-                total -= content.bytes;
-                dropped.push(content);
-            }
+        if total <= max_bytes {
+            return dropped;
         }
+        let newest = self.contents.values().map(|content| content.used()).max();
+        let idle =
+            |content: &&Arc<Content>| Arc::strong_count(content) == 1 && Some(content.used()) != newest;
+        let mut idle: Vec<_> =
+            self.contents.values().filter(idle).map(|c| (c.used(), c.digest, c.bytes)).collect();
+        idle.sort_unstable();
+        let mut gone = std::collections::HashSet::new();
+        for (_, digest, bytes) in idle {
+            if total <= max_bytes {
+                break;
+            }
+            total -= bytes;
+            gone.insert(digest);
+        }
+        self.names.retain(|_, entry| !gone.contains(&entry.content));
+        dropped.extend(gone.iter().filter_map(|digest| self.contents.remove(digest)));
         dropped
     }
 }
@@ -278,5 +325,45 @@ impl TryFrom<String> for Digest {
             *byte = u8::from_str_radix(pair, 16).map_err(|_| "not hex")?;
         }
         Ok(Self(digest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str) -> UploadRef {
+        UploadRef { kind: "input".into(), subfolder: String::new(), name: name.into() }
+    }
+
+    #[test]
+    fn the_oldest_names_are_forgotten_beyond_so_many() {
+        let mut state = State::default();
+        for at in 0..100 {
+            let entry = Entry { content: Digest([0; 32]), tag: None, at };
+            state.names.insert(file(&at.to_string()), entry);
+        }
+        assert!(!state.forget_names(100) && state.names.len() == 100);
+        assert!(state.forget_names(80));
+        assert_eq!(state.names.len(), 70, "those beyond 80, and an eighth of 80 more");
+        assert!((30..100).all(|at: u64| state.names.contains_key(&file(&at.to_string()))));
+    }
+
+    #[test]
+    fn what_makes_room_are_the_longest_unused_in_one_go() {
+        let mut state = State::default();
+        for used in 0..1_000_u64 {
+            let mut digest = [0; 32];
+            digest[..8].copy_from_slice(&used.to_le_bytes());
+            let (digest, path) = (Digest(digest), PathBuf::new());
+            let content = Content { digest, bytes: 10, path, used: AtomicU64::new(used) };
+            state.contents.insert(digest, Arc::new(content));
+            state.names.insert(file(&used.to_string()), Entry { content: digest, tag: None, at: 0 });
+        }
+        let held = state.contents.values().find(|content| content.used() == 0).cloned();
+        let dropped = state.make_room(4_000);
+        assert_eq!((dropped.len(), state.contents.len(), state.names.len()), (600, 400, 400));
+        assert!(dropped.iter().all(|content| (1..=600).contains(&content.used())));
+        drop(held);
     }
 }
