@@ -249,7 +249,7 @@ impl Listed<'_> {
 }
 
 fn value(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|_| json!({}))
+    json::parse(text.as_bytes()).unwrap_or_else(|_| json!({}))
 }
 
 fn execution_error(history: &History) -> Value {

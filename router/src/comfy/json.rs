@@ -50,9 +50,43 @@ pub fn text(bytes: &[u8]) -> Result<Cow<'_, str>, JsonError> {
     Ok(Cow::Owned(clean))
 }
 
-/// Parses text of an instance, which may hold Python's non-numbers.
+/// Parses text of an instance, which may hold Python's non-numbers, and halves of characters: half an emoji that a page cut
+/// off, or a byte of a file's name. Those are read as the replacement character.
 pub fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
-    Ok(serde_json::from_str(&text(bytes)?)?)
+    let text = text(bytes)?;
+    match serde_json::from_str(&text) {
+        Ok(read) => Ok(read),
+        Err(error) => Ok(serde_json::from_str(&with_whole_characters(&text).ok_or(error)?)?),
+    }
+}
+
+/// With the replacement character for every escaped surrogate that is not one of a pair; none where there is none.
+fn with_whole_characters(text: &str) -> Option<String> {
+    const REPLACEMENT: &str = "\\ufffd";
+    let bytes = text.as_bytes();
+    let unit = |at: usize| {
+        let digits = text.get(at + 2..at + 6).filter(|_| bytes[at..].starts_with(b"\\u"))?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let (mut clean, mut copied, mut at) = (String::new(), 0, 0);
+    while let Some(found) = memchr::memchr(b'\\', &bytes[at..]) {
+        at += found;
+        let low = |unit: u16| (0xdc00..0xe000).contains(&unit);
+        match unit(at) {
+            Some(0xd800..0xdc00) if unit(at + 6).is_some_and(low) => at += 12,
+            Some(0xd800..0xe000) => {
+                clean.push_str(&text[copied..at]);
+                clean.push_str(REPLACEMENT);
+                at += 6;
+                copied = at;
+            }
+            _ => at += 2,
+        }
+        if at >= bytes.len() {
+            break;
+        }
+    }
+    (copied > 0).then(|| clean + &text[copied..])
 }
 
 /// An object's members; an error if it is anything but an object.
@@ -156,6 +190,24 @@ mod tests {
         let given = br#"{"a":NaN,"b":[-Infinity,Infinity,-1],"c":"NaN \" Infinity","d":"\\"}"#;
         let clean = text(given).unwrap();
         assert_eq!(clean, r#"{"a":null,"b":[null,null,-1],"c":"NaN \" Infinity","d":"\\"}"#);
+    }
+
+    #[test]
+    fn half_a_character_costs_itself_and_nothing_else() {
+        let read = |text: &str| parse::<serde_json::Value>(text.as_bytes()).unwrap();
+        assert_eq!(read(r#"["cut \ud83d", 1]"#), serde_json::json!(["cut \u{fffd}", 1]));
+        assert_eq!(
+            read(r#"["\ud83d\ude00\udcff\ud83dx"]"#),
+            serde_json::json!(["\u{1f600}\u{fffd}\u{fffd}x"])
+        );
+        assert_eq!(
+            read(r#"["\\ud83d", "\ud800\ud83d\ude00"]"#),
+            serde_json::json!(["\\ud83d", "\u{fffd}\u{1f600}"])
+        );
+        for broken in [r#"["\ud83d"#, r#"["\ud8"]"#, r#"["\ud83d\"#, "[\"\\ud83d\\uéé\"", r#"["\udcff", ]"#]
+        {
+            assert!(parse::<serde_json::Value>(broken.as_bytes()).is_err(), "{broken}");
+        }
     }
 
     #[test]

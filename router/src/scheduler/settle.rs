@@ -132,7 +132,9 @@ fn found(entry: &str, job: &Job, attempt: &Attempt) -> Sighting {
 
 /// The end that a history entry's status tells of.
 fn judged(status: &str) -> (EndKind, String) {
-    let Ok(status) = serde_json::from_str::<Status>(status) else { return (EndKind::Success, String::new()) };
+    let Ok(status) = crate::comfy::json::parse::<Status>(status.as_bytes()) else {
+        return (EndKind::Success, String::new());
+    };
     let message =
         |kind: &str| status.messages.iter().rev().find(|(name, _)| name == kind).map(|(_, data)| data);
     if let Some(error) = message("execution_error") {
@@ -170,7 +172,7 @@ fn from_entry(entry: &str, job: &Job, attempt: &Attempt) -> Option<History> {
 fn from_evidence(evidence: &Evidence, attempt: &Attempt) -> History {
     let mut outputs = Map::new();
     for (node, output) in &evidence.outputs {
-        if let Ok(output) = serde_json::from_str(output) {
+        if let Ok(output) = crate::comfy::json::parse(output.as_bytes()) {
             outputs.insert(node.clone(), output);
         }
     }
@@ -218,4 +220,19 @@ fn refusal(body: &Value) -> String {
     let told: Vec<String> =
         Some(format!("{message} {details}").trim().to_owned()).into_iter().chain(of_nodes).collect();
     told.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_that_repeats_half_a_character_of_the_prompt_is_an_error() {
+        let status = r#"{"status_str": "error", "completed": false, "messages": [["execution_error",
+            {"node_id": "3", "node_type": "N", "exception_type": "ValueError", "exception_message": "no \ud83d",
+            "current_inputs": {"text": ["\ude00"]}}]]}"#;
+        let (kind, detail) = judged(status);
+        assert_eq!((kind, detail.as_str()), (EndKind::NodeError, "N (3): no \u{fffd}"));
+        assert_eq!(judged("{}").0, EndKind::Success, "old entries have no status");
+    }
 }

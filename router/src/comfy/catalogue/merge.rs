@@ -1,7 +1,7 @@
 //! One `/object_info` out of several: the union of classes, and of the choices of each list, in both of ComfyUI's list
 //! shapes. What only some instances have is a matter of routing, not an error.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -89,8 +89,7 @@ fn merge_declared(into: &mut Value, group: &str, name: &str, declared: &Value) {
     match inputs.get_mut(name) {
         Some(present) => {
             if let (Some(into), Some(from)) = (choices_mut(present), choices(declared)) {
-                let new: Vec<Value> = from.iter().filter(|choice| !into.contains(choice)).cloned().collect();
-                into.extend(new);
+                unite(into, from);
             }
         }
         None => {
@@ -110,6 +109,17 @@ fn choices(declared: &Value) -> Option<&Vec<Value>> {
         Value::String(kind) if kind == "COMBO" => declared.get(1)?.get("options")?.as_array(),
         _ => None,
     }
+}
+
+/// Lists of files have thousands of choices, and each loader has such a list.
+fn unite(into: &mut Vec<Value>, from: &[Value]) {
+    let known: HashSet<&str> = into.iter().filter_map(Value::as_str).collect();
+    let is_new = |choice: &&Value| match choice.as_str() {
+        Some(text) => !known.contains(text),
+        None => !into.contains(choice),
+    };
+    let new: Vec<Value> = from.iter().filter(is_new).cloned().collect();
+    into.extend(new);
 }
 
 fn choices_mut(declared: &mut Value) -> Option<&mut Vec<Value>> {
@@ -161,7 +171,7 @@ fn merge_input(into: &mut Input, from: &Input) {
     let most = |a: Option<Num>, b: Option<Num>| Some(if b? > a? { b? } else { a? });
     into.kind = match (std::mem::replace(&mut into.kind, InputKind::Dynamic), &from.kind) {
         (InputKind::Combo(Some(mut choices)), InputKind::Combo(Some(more))) => {
-            let known: std::collections::HashSet<&String> = choices.iter().collect();
+            let known: HashSet<&String> = choices.iter().collect();
             let new: Vec<String> = more.iter().filter(|choice| !known.contains(choice)).cloned().collect();
             choices.extend(new);
             InputKind::Combo(Some(choices))

@@ -248,7 +248,7 @@ impl Event {
     pub fn tagged(&self, renaming: &Renaming, instance: &InstanceId) -> (Utf8Bytes, Vec<OutputFile>) {
         let mut files = Vec::new();
         let renamed = self.renamed(renaming);
-        let Ok(mut event) = serde_json::from_str::<Value>(renamed.as_str()) else { return (renamed, files) };
+        let Ok(mut event) = json::parse::<Value>(renamed.as_bytes()) else { return (renamed, files) };
         if let Some(output) = event.get_mut("data").and_then(|data| data.get_mut("output")) {
             files::tag_node(output, instance, &mut files);
         }

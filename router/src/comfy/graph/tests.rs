@@ -410,3 +410,29 @@ fn values_that_only_an_instance_can_judge_pass() {
         assert_eq!(analysed(graph).unwrap().outputs, ["2"]);
     }
 }
+
+#[test]
+fn a_prompt_that_is_wrong_everywhere_is_refused_in_a_bounded_answer() {
+    use std::fmt::Write as _;
+    let files: Vec<String> =
+        (0..5_000).map(|n| format!("a-model-with-a-long-name-{n}.safetensors")).collect();
+    let info = json!({
+        "Loader": {"input": {"required": {"ckpt_name": [files]}}, "output": ["MODEL"], "output_node": true, "python_module": "nodes"},
+        "Empty": {"input": {}, "output": ["LATENT"], "python_module": "nodes"},
+    });
+    let catalogue = Catalogue::parse(info.to_string().into()).expect("a catalogue");
+    let mut prompt = String::from(r#"{"e": {"class_type": "Empty", "inputs": {}}"#);
+    for n in 0..9_000 {
+        let name = if n % 2 == 0 { r#"["e", 0]"# } else { r#""no such model""# };
+        let _ = write!(prompt, r#","{n}": {{"class_type": "Loader", "inputs": {{"ckpt_name": {name}}}}}"#);
+    }
+    let body = format!(r#"{{"prompt": {prompt}}}}}"#);
+    let submission = prompt::parse(body.as_bytes()).expect("a prompt");
+    let rules = Rules { combo_options: true, missing_node_type: false };
+    let known = Known { catalogue: &catalogue, rules, absent: &Default::default() };
+    let error = analyse(&submission, &known).expect_err("nothing of it can run");
+    assert_eq!(error.node_errors.len(), 100);
+    let config = |id: &str| error.node_errors[id]["errors"][0]["extra_info"]["input_config"].clone();
+    assert_eq!(config("0")[0].as_array().map(Vec::len), Some(5_000), "the first says what there is");
+    assert!(error.body().len() < 6 << 20, "{} bytes", error.body().len());
+}

@@ -5,12 +5,15 @@
 //!
 //! ComfyUI walks the inputs of a node in no particular order; here it is the declared one.
 
+mod configs;
 mod value;
 
 use std::collections::HashSet;
 
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
+
+use configs::Configs;
 
 use super::{Flaw, Graph, Input, Known, Lacking, Node};
 use crate::comfy::catalogue::{self, ClassInfo, InputKind, OutputType, TypeName};
@@ -20,6 +23,8 @@ use crate::comfy::python::{self, Num};
 
 /// More faulty nodes than this are not described.
 const MAX_REPORTED: usize = 100;
+/// Of the lines that say what is wrong.
+const MAX_LINES: usize = 1_000;
 /// Of a client's text that an error repeats, in bytes.
 const MAX_ECHO: usize = 2_000;
 
@@ -34,6 +39,7 @@ pub(super) fn outputs(graph: &Graph, outputs: &[String], known: &Known<'_>) -> R
     let mut walk = Walk {
         graph,
         known,
+        configs: Configs::new(known.catalogue),
         validated: IndexMap::new(),
         open: HashSet::new(),
         cyclic: false,
@@ -44,7 +50,7 @@ pub(super) fn outputs(graph: &Graph, outputs: &[String], known: &Known<'_>) -> R
         if walk.output(id) {
             good.push(id.clone());
         } else {
-            lines.extend(walk.lines_of(id));
+            lines.extend(walk.lines_of(id).into_iter().take(MAX_LINES - lines.len()));
             walk.report(id, &mut node_errors);
         }
     }
@@ -82,6 +88,7 @@ type Outcome = Result<bool, Raised>;
 struct Walk<'a> {
     graph: &'a Graph,
     known: &'a Known<'a>,
+    configs: Configs<'a>,
     /// Node to whether it is valid, and its own errors.
     validated: IndexMap<&'a str, (bool, Vec<Value>)>,
     /// Nodes whose check has begun.
@@ -178,7 +185,7 @@ impl<'a> Walk<'a> {
             user.class.and_then(|class| class.inputs.get_index(user.next - 1)).map_or("", |(name, _)| name);
         let extra = json!({
             "input_name": name,
-            "input_config": self.known.catalogue.input_config(&user.node.class, name),
+            "input_config": self.configs.shown(&user.node.class, name),
             "exception_message": raised.message,
             "exception_type": raised.kind,
             "traceback": [],
@@ -242,7 +249,7 @@ impl<'a> Walk<'a> {
                         let message = "Bad linked input, must be a length-2 list of [node_id, slot_index]";
                         let extra = json!({
                             "input_name": name,
-                            "input_config": self.known.catalogue.input_config(&frame.node.class, name),
+                            "input_config": self.configs.shown(&frame.node.class, name),
                             "received_value": echo(given),
                         });
                         Ok(Found::Fault(fault("bad_linked_input", message, name, extra)))
@@ -250,7 +257,13 @@ impl<'a> Walk<'a> {
                 }
             }
             literal => {
-                let found = value::check(&frame.node.class, name, declared, literal, self.known);
+                let found = value::check(
+                    &frame.node.class,
+                    name,
+                    declared,
+                    literal,
+                    (&self.configs, self.known.rules),
+                );
                 if let Some(missing) = found.as_ref().and_then(|_| value::model(declared, literal)) {
                     self.lacking.models.push(missing);
                     self.lacking.loaders.push(frame.node.class.clone());
@@ -277,12 +290,13 @@ impl<'a> Walk<'a> {
         if fits(received, declared, source.is_some_and(|class| class.core)) {
             return Ok(Found::From(from));
         }
-        let config = self.known.catalogue.input_config(&frame.node.class, name);
+        let config = self.configs.whole(&frame.node.class, name);
         let received = if let OutputType::Named(received) = received { received.as_str() } else { "*" };
         let wanted = python::text(&config[0]);
         let details = format!("{name}, received_type({received}) mismatch input_type({wanted})");
         let extra = json!({
-            "input_name": name, "input_config": config, "received_type": received, "linked_node": [from, slot],
+            "input_name": name, "input_config": self.configs.shown(&frame.node.class, name),
+            "received_type": received, "linked_node": [from, slot],
         });
         let message = "Return type mismatch between linked nodes";
         Ok(Found::Fault(fault("return_type_mismatch", message, &details, extra)))
@@ -327,7 +341,9 @@ impl<'a> Walk<'a> {
                 let entry = json!({"errors": errors, "dependent_outputs": [], "class_type": class});
                 node_errors.insert((*id).to_owned(), entry);
             }
-            if let Some(Value::Array(outputs)) = node_errors[*id].get_mut("dependent_outputs") {
+            if let Some(Value::Array(outputs)) = node_errors[*id].get_mut("dependent_outputs")
+                && outputs.len() < MAX_REPORTED
+            {
                 outputs.push(output.into());
             }
         }

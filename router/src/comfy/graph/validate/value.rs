@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
+use super::configs::Configs;
 use super::{MAX_ECHO, echo, fault};
 use crate::comfy::catalogue::{self, Check, InputKind, TypeName};
 use crate::comfy::errors::clip;
-use crate::comfy::graph::{Input, Known};
+use crate::comfy::graph::{Input, Rules};
 use crate::comfy::python::{self, Num};
 use crate::model::job::ModelRef;
 
@@ -17,7 +18,8 @@ struct Checked<'a> {
     class: &'a str,
     name: &'a str,
     given: &'a Input,
-    known: &'a Known<'a>,
+    configs: &'a Configs<'a>,
+    rules: Rules,
 }
 
 pub(super) fn check(
@@ -25,9 +27,9 @@ pub(super) fn check(
     name: &str,
     declared: &catalogue::Input,
     given: &Input,
-    known: &Known<'_>,
+    (configs, rules): (&Configs<'_>, Rules),
 ) -> Option<Value> {
-    let checked = Checked { class, name, given, known };
+    let checked = Checked { class, name, given, configs, rules };
     let whole = declared.check == Check::Whole;
     match &declared.kind {
         InputKind::Int { min, max } => checked.number("INT", python::int, whole, (*min, *max)),
@@ -49,7 +51,7 @@ pub(super) fn model(declared: &catalogue::Input, given: &Input) -> Option<ModelR
 
 impl Checked<'_> {
     fn config(&self) -> Value {
-        self.known.catalogue.input_config(self.class, self.name)
+        self.configs.shown(self.class, self.name)
     }
 
     fn number(
@@ -91,7 +93,7 @@ impl Checked<'_> {
 
     /// An empty list that is not of models belongs to a node that fills it in the browser, unless ComfyUI checks it.
     fn choice(&self, declared: &catalogue::Input, choices: Option<&[String]>) -> Option<Value> {
-        if declared.type_name != TypeName::List && !self.known.rules.combo_options {
+        if declared.type_name != TypeName::List && !self.rules.combo_options {
             return None;
         }
         if let (Input::Text(text), Some(choices)) = (self.given, choices)
@@ -99,13 +101,15 @@ impl Checked<'_> {
         {
             return None;
         }
-        let config = self.config();
+        let config = self.configs.whole(self.class, self.name);
         let listed = match &config[0] {
             Value::Array(choices) => choices,
             _ => config[1].get("options").and_then(Value::as_array)?,
         };
-        let value = self.given.value();
-        if listed.iter().any(|choice| python::equal(choice, &value)) {
+        // Of texts that has been seen already.
+        let texts = matches!(self.given, Input::Text(_)) && choices.is_some();
+        let value = if texts { Value::Null } else { self.given.value() };
+        if !texts && listed.iter().any(|choice| python::equal(choice, &value)) {
             return None;
         }
         let long = listed.len() > LONG_LIST;
@@ -117,7 +121,7 @@ impl Checked<'_> {
         let details = format!("{}: '{}' not in {shown_list}", self.name, python::text(&given));
         let extra = json!({
             "input_name": self.name,
-            "input_config": if long { Value::Null } else { config },
+            "input_config": if long { Value::Null } else { self.config() },
             "received_value": given,
         });
         Some(fault("value_not_in_list", "Value not in list", &details, extra))
