@@ -74,7 +74,7 @@ impl Watched {
             tracing::info!(source, "telemetry source answers again");
         }
         match &sampled.outcome {
-            Ok(_) => health.failing = false,
+            Ok(_) => (health.failing, health.absent_said) = (false, false),
             Err(SourceError::Absent(reason)) => {
                 if !std::mem::replace(&mut health.absent_said, true) {
                     tracing::warn!(source, reason, "telemetry source is absent; going on without it");
@@ -327,6 +327,18 @@ mod tests {
 
     fn first(known: &Known, now: u64) -> InstanceReading {
         known.merge(&[target(0)], Tick(now), 5000).instances.remove(0)
+    }
+
+    #[test]
+    fn a_source_that_came_back_is_missed_again_when_it_hangs() {
+        let mut watched = Watched::new([SourceKind::Nvml].into_iter(), Tick(0));
+        let sampled = |outcome| Sampled { source: SourceKind::Nvml, at: Tick(1), outcome };
+        watched.heard(&sampled(Err(SourceError::Absent("no driver".into()))), Tick(1));
+        watched.check(Tick(100_000), 5_000);
+        assert!(!watched.0[&SourceKind::Nvml].overdue, "nobody waits for what is absent");
+        watched.heard(&sampled(Ok(Sample::default())), Tick(100_000));
+        watched.check(Tick(200_000), 5_000);
+        assert!(watched.0[&SourceKind::Nvml].overdue);
     }
 
     #[test]
