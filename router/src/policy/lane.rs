@@ -22,6 +22,8 @@ use crate::model::job::WallMs;
 
 /// Retired versions that could serve again at once.
 const SHELF: usize = 4;
+/// Of a digest, to name a version by: fewer could be any.
+const LEAST_DIGEST: usize = 4;
 /// Rows about versions that are gone.
 const PAST: usize = 32;
 
@@ -171,6 +173,9 @@ impl Lane {
     /// The canary, the shadow, or a version that was retired answers everything from now on. `wanted` is the beginning
     /// of its digest; without one, the canary or the shadow is meant.
     pub(crate) fn promote(&mut self, wanted: Option<&str>) -> Result<PolicyVersion, String> {
+        if wanted.is_some_and(|digest| digest.len() < LEAST_DIGEST) {
+            return Err(format!("a version is named by at least {LEAST_DIGEST} characters of its digest"));
+        }
         let is = |slot: &Slot| wanted.is_none_or(|digest| slot.version.id.digest.starts_with(digest));
         let slot = if self.canary.as_ref().is_some_and(|canary| is(&canary.slot)) {
             self.canary.take().map(|canary| canary.slot)

@@ -1,5 +1,6 @@
 //! Starts the policy's threads and ties them together.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::sync_channel;
@@ -20,6 +21,7 @@ use super::status::PolicyStatus;
 use super::wasm::Engine;
 use crate::clock::Clock;
 use crate::model::decision::Hook;
+use crate::tasks::{self, OnError};
 
 /// Questions on their way to the policy thread. With more, the built-in answers at once.
 const QUESTIONS: usize = 1_024;
@@ -122,7 +124,11 @@ fn spawn(name: &'static str, config: &Config, run: impl FnOnce() + Send + 'stati
     std::thread::Builder::new()
         .name(name.to_owned())
         .stack_size(HOST_STACK + config.limits.stack_kib as usize * 1024)
-        .spawn(run)
+        .spawn(move || {
+            if panic::catch_unwind(AssertUnwindSafe(run)).is_err() {
+                tasks::failed(name, OnError::Log, "panicked: the built-in answers until the next start");
+            }
+        })
         .map(drop)
         .map_err(|source| StartError::Thread { name, source })
 }
