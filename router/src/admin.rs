@@ -1,9 +1,8 @@
 //! The operator's face, on a listener of its own: health, metrics, what the fleet, the jobs and the policy are doing,
 //! and the few orders an operator gives.
 //!
-//! Owns nothing but its listener. It shows what other parts know and passes orders on. There are
-//! no keys here: whoever reaches this address is the operator, so it belongs on loopback or behind a proxy that
-//! knows its users.
+//! Owns nothing but its listener. It shows what other parts know and passes orders on. Whoever has the admin key is the
+//! operator; without one, whoever reaches the address, which only a loopback address may allow.
 
 mod catalogue;
 mod door;
@@ -28,6 +27,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::clock::Clock;
+use crate::config::Secret;
 use crate::drain::Watch;
 use crate::ledger::LedgerError;
 use crate::metrics::Metrics;
@@ -64,13 +64,13 @@ type Answer = Response<Body>;
 pub struct Admin(Router);
 
 impl Admin {
-    pub fn new(parts: Parts) -> Self {
-        Self(router(parts))
+    pub fn new(parts: Parts, key: &Secret) -> Self {
+        Self(router(parts, door::Key::of(key)))
     }
 }
 
 /// Every route of the operator's face.
-fn router(parts: Parts) -> Router {
+fn router(parts: Parts, key: door::Key) -> Router {
     Router::new()
         .route("/", get(page::page))
         .route("/livez", get(health::livez))
@@ -103,7 +103,7 @@ fn router(parts: Parts) -> Router {
         .method_not_allowed_fallback(|| async {
             error(StatusCode::METHOD_NOT_ALLOWED, "method", "not this method")
         })
-        .layer(middleware::from_fn(door::guard))
+        .layer(middleware::from_fn_with_state(key, door::guard))
         .with_state(Arc::new(parts))
 }
 

@@ -8,6 +8,7 @@ mod parts;
 mod sockets;
 mod stop;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,6 +81,8 @@ async fn with_instances(mut config: Config) -> anyhow::Result<Config> {
 /// A running router.
 pub struct Router {
     config: Config,
+    /// Of the policies, as they were taken last: what was refused is tried again with the next SIGHUP.
+    settings: BTreeMap<Option<String>, policy::Settings>,
     listen: SocketAddr,
     admin: SocketAddr,
     fleet: fleet::Handle,
@@ -114,6 +117,10 @@ impl Router {
         let admin_listener = admin::Listener::open(config.admin, given.admin).await?;
         let (listen, admin_address) = (listener.address(), admin_listener.address());
 
+        if ledger::in_use(&ledger::Config::from(&config.ledger)) {
+            // It says so. What lies beside it is the other router's too, and must not be touched.
+            parts::ledger(&config).await?;
+        }
         // A policy is compiled and tried while the rest starts.
         let (policy, policy_clock) = (parts::policy(&config), clock.clone());
         let policy = tokio::task::spawn_blocking(move || policy::start(policy, policy_clock));
@@ -151,17 +158,20 @@ impl Router {
             },
             &config,
         );
-        let admin = Admin::new(admin::Parts {
-            scheduler: scheduler.clone(),
-            ledger,
-            fleet: fleet.clone(),
-            policy: policy.clone(),
-            telemetry,
-            sessions: sessions.clone(),
-            metrics,
-            clock,
-            drain: draining,
-        });
+        let admin = Admin::new(
+            admin::Parts {
+                scheduler: scheduler.clone(),
+                ledger,
+                fleet: fleet.clone(),
+                policy: policy.clone(),
+                telemetry,
+                sessions: sessions.clone(),
+                metrics,
+                clock,
+                drain: draining,
+            },
+            &config.admin_key,
+        );
 
         tasks::spawn("sessions", OnError::Shutdown, sessions_service.run());
         tasks::spawn("relay", OnError::Shutdown, relay_service.run());
@@ -169,6 +179,7 @@ impl Router {
         tasks::spawn("front", OnError::Shutdown, listener.run(front, closing.clone()));
         tasks::spawn("admin", OnError::Shutdown, admin_listener.run(admin, closing));
         Ok(Self {
+            settings: parts::settings(&config),
             config,
             listen,
             admin: admin_address,
@@ -192,22 +203,21 @@ impl Router {
                 return tracing::error!(%mistakes, "configuration is wrong, the present one stays");
             }
         };
-        let before = parts::settings(&self.config);
         for (lane, settings) in parts::settings(&written) {
-            if before.get(&lane) == Some(&settings) {
+            if self.settings.get(&lane) == Some(&settings) {
                 continue;
             }
-            let name = lane.as_deref().unwrap_or("policy");
-            match self.policy.reconfigured(lane.as_deref(), settings).await {
+            let name = lane.as_deref().unwrap_or("policy").to_owned();
+            match self.policy.reconfigured(lane.as_deref(), settings.clone()).await {
                 Ok(version) => {
-                    tracing::info!(lane = name, digest = %version.digest, "policy settings read again")
+                    tracing::info!(lane = name, digest = %version.digest, "policy settings read again");
+                    self.settings.insert(lane, settings);
                 }
                 Err(error) => {
                     tracing::error!(lane = name, %error, "policy settings refused, the present ones stay")
                 }
             }
         }
-        self.config.policy = written.policy;
     }
 
     pub fn listen_addr(&self) -> SocketAddr {
@@ -229,7 +239,9 @@ impl Router {
     pub async fn shutdown(self, hurry: impl Future<Output = &'static str>) -> anyhow::Result<()> {
         let patience = Duration::from_secs(self.config.timeouts.drain_s);
         self.drain.drain();
-        self.scheduler.drain().await?;
+        if let Err(error) = self.scheduler.drain().await {
+            tracing::error!(%error, "the scheduler cannot drain, what runs is taken up again at the next start");
+        }
         let left = tokio::select! {
             ended = tokio::time::timeout(patience, self.nothing_runs()) => ended.is_err(),
             _ = hurry => true,

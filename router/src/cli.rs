@@ -102,6 +102,11 @@ fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
+/// What clients and instances call things, for a terminal: control characters would be obeyed by it.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 /// Of a wall time in milliseconds, in UTC: hours, minutes and seconds.
 fn time_of_day(ms: u64) -> String {
     let s = ms / 1_000;

@@ -41,6 +41,9 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where operators connect: metrics, health, jobs, policy.
     pub admin: SocketAddr,
+    /// What operators must show, if it is set: as `Authorization: Bearer`.
+    #[serde(skip_serializing_if = "Secret::is_empty")]
+    pub admin_key: Secret,
     pub discover: Discover,
     pub fleet: Fleet,
     pub ledger: Ledger,

@@ -16,6 +16,8 @@ use crate::within;
 pub struct Http {
     client: Client<HttpConnector, Full<Bytes>>,
     base: String,
+    /// Shown with every request.
+    key: Option<String>,
 }
 
 #[derive(Debug)]
@@ -54,7 +56,13 @@ impl Answer {
 impl Http {
     /// `base` is `http://HOST:PORT`.
     pub fn new(base: &str) -> Self {
-        Self { client: Client::builder(TokioExecutor::new()).build_http(), base: base.to_owned() }
+        Self { client: Client::builder(TokioExecutor::new()).build_http(), base: base.to_owned(), key: None }
+    }
+
+    /// With `Authorization: Bearer` on every request.
+    #[must_use]
+    pub fn showing(self, key: &str) -> Self {
+        Self { key: Some(key.to_owned()), ..self }
     }
 
     pub fn base(&self) -> &str {
@@ -92,6 +100,9 @@ impl Http {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         for (name, value) in headers {
             request = request.header(*name, *value);
+        }
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
         }
         Ok(self.client.request(request.body(Full::new(body.into()))?).await?)
     }

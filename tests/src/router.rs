@@ -24,6 +24,8 @@ pub struct Serve {
     socket: Option<Arc<TcpListener>>,
     /// It compiles a component of many megabytes before it serves.
     compiles: bool,
+    /// What operators must show.
+    admin_key: Option<String>,
 }
 
 impl Serve {
@@ -38,6 +40,12 @@ impl Serve {
     #[must_use]
     pub fn set(self, setting: &str) -> Self {
         self.argument("--set", setting)
+    }
+
+    /// Operators need this key, which the test shows.
+    #[must_use]
+    pub fn admin_key(self, key: &str) -> Self {
+        Self { admin_key: Some(key.to_owned()), ..self }.set(&format!("admin_key={key:?}"))
     }
 
     #[must_use]
@@ -122,7 +130,11 @@ impl Router {
 
     /// Where operators connect.
     pub fn admin(&self) -> Http {
-        Http::new(&self.admin)
+        let http = Http::new(&self.admin);
+        match &self.serve.admin_key {
+            Some(key) => http.showing(key),
+            None => http,
+        }
     }
 
     pub fn state_dir(&self) -> PathBuf {

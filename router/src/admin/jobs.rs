@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, RawQuery, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use http_body_util::{BodyExt, Limited};
 use hyper::StatusCode;
 use serde::Deserialize;
@@ -22,8 +22,8 @@ const MAX_BODY: usize = 64 << 10;
 const MOST: f64 = 1e12;
 
 /// `?state=open|ended&tenant=...&before=SEQ&limit=N`, newest first.
-pub(super) async fn list(State(parts): State<Arc<Parts>>, RawQuery(query): RawQuery) -> Answer {
-    let (filter, page) = match job_page(query.as_deref().unwrap_or_default()) {
+pub(super) async fn list(State(parts): State<Arc<Parts>>, Query(query): Query<Pairs>) -> Answer {
+    let (filter, page) = match job_page(&query) {
         Ok(wanted) => wanted,
         Err(wrong) => return error(StatusCode::BAD_REQUEST, "query", &wrong),
     };
@@ -33,9 +33,8 @@ pub(super) async fn list(State(parts): State<Arc<Parts>>, RawQuery(query): RawQu
     }
 }
 
-fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
-    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-}
+/// Of a query, decoded.
+type Pairs = Vec<(String, String)>;
 
 fn unknown(name: &str) -> String {
     format!("unknown parameter {}", clip(name, 40))
@@ -45,12 +44,12 @@ fn number(name: &str, value: &str) -> Result<i64, String> {
     value.parse().map_err(|_| format!("{name} must be a number"))
 }
 
-fn job_page(query: &str) -> Result<(JobFilter, Page), String> {
+fn job_page(query: &Pairs) -> Result<(JobFilter, Page), String> {
     let (mut filter, mut page) = (JobFilter::default(), Page::default());
-    for (name, value) in pairs(query) {
-        match name {
+    for (name, value) in query {
+        match name.as_str() {
             "state" => {
-                filter.state = Some(match value {
+                filter.state = Some(match value.as_str() {
                     "open" => JobStateFilter::Open,
                     "ended" => JobStateFilter::Ended,
                     _ => return Err("state must be open or ended".to_owned()),
@@ -66,8 +65,8 @@ fn job_page(query: &str) -> Result<(JobFilter, Page), String> {
 }
 
 /// `?offset=N&limit=N`: what runs, and what waits in the order in which it would run now.
-pub(super) async fn queue(State(parts): State<Arc<Parts>>, RawQuery(query): RawQuery) -> Answer {
-    let (offset, limit) = match queue_page(query.as_deref().unwrap_or_default()) {
+pub(super) async fn queue(State(parts): State<Arc<Parts>>, Query(query): Query<Pairs>) -> Answer {
+    let (offset, limit) = match queue_page(&query) {
         Ok(page) => page,
         Err(wrong) => return error(StatusCode::BAD_REQUEST, "query", &wrong),
     };
@@ -86,10 +85,10 @@ pub(super) async fn queue(State(parts): State<Arc<Parts>>, RawQuery(query): RawQ
     shown(StatusCode::OK, &body)
 }
 
-fn queue_page(query: &str) -> Result<(usize, usize), String> {
+fn queue_page(query: &Pairs) -> Result<(usize, usize), String> {
     let (mut offset, mut limit) = (0, 100);
-    for (name, value) in pairs(query) {
-        match name {
+    for (name, value) in query {
+        match name.as_str() {
             "offset" => offset = number(name, value)?.max(0) as usize,
             "limit" => limit = number(name, value)?.clamp(1, i64::from(Page::MAX)) as usize,
             other => return Err(unknown(other)),
@@ -202,8 +201,14 @@ mod tests {
 
     #[test]
     fn pages_of_jobs_are_asked_for_in_plain_words() {
-        let (filter, page) = job_page("state=open&tenant=ann&before=12&limit=99999").unwrap();
-        assert_eq!(filter, JobFilter { state: Some(JobStateFilter::Open), tenant: Some("ann".into()) });
+        let pairs = |query: &str| {
+            let uri = format!("/api/jobs?{query}").parse().unwrap();
+            Query::<Pairs>::try_from_uri(&uri).unwrap().0
+        };
+        let (job_page, queue_page) =
+            (|query: &str| job_page(&pairs(query)), |query: &str| queue_page(&pairs(query)));
+        let (filter, page) = job_page("state=open&tenant=ann%20%C3%A4&before=12&limit=99999").unwrap();
+        assert_eq!(filter, JobFilter { state: Some(JobStateFilter::Open), tenant: Some("ann ä".into()) });
         assert_eq!(page, Page { before: Some(12), limit: Page::MAX });
         assert_eq!(job_page("limit=-5").unwrap().1.limit, 1);
         for wrong in ["state=odd", "limit=x", "colour=red"] {

@@ -1,8 +1,9 @@
 //! `serve --check`: would a start succeed, and would it be of use? Changes nothing.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::announce::print;
@@ -24,7 +25,7 @@ pub(super) async fn check(config: &Config) -> anyhow::Result<()> {
     if !down.is_empty() {
         wrong.push(format!("not reachable: {}", down.join(", ")));
     }
-    wrong.extend(policy_fails(config)?);
+    wrong.extend(policies_that_fail(config));
     let running = ledger::in_use(&ledger::Config::from(&config.ledger));
     if running {
         print("a router runs on this state directory; started again it would read this configuration\n");
@@ -37,11 +38,24 @@ pub(super) async fn check(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn policy_fails(config: &Config) -> anyhow::Result<Option<String>> {
-    let Some(file) = &config.policy.file else { return Ok(None) };
-    let report = policy::tools::check(file, &config.policy.settings)?;
-    print(&report.to_string());
-    Ok((!report.passed()).then(|| format!("the policy {} would not serve", file.display())))
+/// Every component that is a file, the policy's own and those of single interfaces.
+fn policies_that_fail(config: &Config) -> Vec<String> {
+    let own = config.policy.file.iter().map(|file| (file.clone(), config.policy.settings.clone()));
+    let hooks = config.policy.hooks.values().map(|hook| (hook.file().clone(), hook.settings()));
+    let files = hooks.filter(|(file, _)| file.to_str().and_then(policy::Shipped::named).is_none());
+    // Interfaces may share a file, and then its settings.
+    let all: BTreeMap<PathBuf, policy::Settings> = files.chain(own).collect();
+    all.iter().filter_map(|(file, settings)| policy_fails(file, settings)).collect()
+}
+
+fn policy_fails(file: &Path, settings: &policy::Settings) -> Option<String> {
+    match policy::tools::check(file, settings) {
+        Ok(report) => {
+            print(&report.to_string());
+            (!report.passed()).then(|| format!("the policy {} would not serve", file.display()))
+        }
+        Err(error) => Some(format!("the policy {}: {error}", file.display())),
+    }
 }
 
 fn cannot_listen(address: SocketAddr) -> Option<String> {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::arguments::Explain;
 use super::operator::{ask, encoded};
-use super::{print, time_of_day};
+use super::{plain, print, time_of_day};
 
 pub(super) fn run(arguments: &Explain) -> anyhow::Result<()> {
     let path = format!("/api/jobs/{}/explain", encoded(&arguments.job));
@@ -43,7 +43,7 @@ fn page(job: &Value) -> String {
 }
 
 fn word(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
+    value.as_str().map_or_else(|| plain(&value.to_string()), plain)
 }
 
 fn state(state: &Value) -> String {
@@ -90,7 +90,7 @@ fn now(out: &mut String, now: &Value) {
     );
     for instance in now["instances"].as_array().into_iter().flatten() {
         let verdict = match instance["excluded"].as_str() {
-            Some(why) => why.to_owned(),
+            Some(why) => plain(why),
             None if instance["free_slots"] != 0 => "free".to_owned(),
             None => match instance["free_in_ms"].as_f64() {
                 Some(ms) => format!("busy, free in {}", span(ms)),
@@ -111,7 +111,7 @@ fn span(ms: f64) -> String {
 }
 
 fn told(out: &mut String, decision: &Value) {
-    let text = |key: &str| decision[key].as_str().unwrap_or_default();
+    let text = |key: &str| plain(decision[key].as_str().unwrap_or_default());
     let version = &decision["version"];
     let _ = write!(
         out,
@@ -126,7 +126,7 @@ fn told(out: &mut String, decision: &Value) {
     if !text("did").is_empty() {
         let _ = write!(out, " -> {}", text("did"));
     }
-    let by = match (text("fallback"), word(&version["name"])) {
+    let by = match (text("fallback").as_str(), word(&version["name"])) {
         ("", name) => format!("by {name} {}", word(&version["digest"])),
         ("not_exported", name) => format!("by the built-in: {name} leaves this to it"),
         (why, name) => format!("by the built-in, because {name} {} failed: {why}", word(&version["digest"])),
@@ -184,6 +184,7 @@ fn attempted(out: &mut String, attempt: &Value) {
     let started = time_of_day(attempt["started_at"].as_u64().unwrap_or_default());
     let end = match attempt["outcome"].as_str() {
         Some(outcome) => format!("{outcome} {}", word(&attempt["detail"])),
+        None if !attempt["stop"].is_null() => format!("told to stop: {}", word(&attempt["stop"])),
         None => "runs".to_owned(),
     };
     let _ =

@@ -5,24 +5,44 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::AUTHORIZATION;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
-/// A Python component takes some 15 s to compile, and the router allows 60.
-const DEADLINE: Duration = Duration::from_secs(90);
+const DEADLINE: Duration = Duration::from_secs(30);
+/// Where a component is compiled: how long that may take is the router's to say (`policy.limits.compile_s`).
+const COMPILING: Duration = Duration::from_secs(15 * 60);
 const MAX_BYTES: usize = 64 << 20;
+/// The key of the admin listener, if it asks for one.
+const KEY: &str = "COMFY_ROUTER_ADMIN_KEY";
 
 /// One request and its answer as JSON; a refusal is an error in the router's words.
 pub(super) fn ask(admin: &str, method: Method, path: &str, body: Vec<u8>) -> anyhow::Result<Value> {
+    asked(admin, method, path, body, DEADLINE)
+}
+
+/// The same, where the router compiles a component before it answers.
+pub(super) fn order(admin: &str, method: Method, path: &str, body: Vec<u8>) -> anyhow::Result<Value> {
+    asked(admin, method, path, body, COMPILING)
+}
+
+fn asked(
+    admin: &str,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+    deadline: Duration,
+) -> anyhow::Result<Value> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let url = format!("http://{}{path}", admin.trim_start_matches("http://").trim_end_matches('/'));
-    let request = Request::builder()
-        .method(method)
-        .uri(&url)
-        .body(Full::new(Bytes::from(body)))
-        .with_context(|| format!("{admin} is no ADDRESS:PORT"))?;
+    let mut request = Request::builder().method(method).uri(&url);
+    if let Some(key) = std::env::var(KEY).ok().filter(|key| !key.is_empty()) {
+        request = request.header(AUTHORIZATION, format!("Bearer {key}"));
+    }
+    let request =
+        request.body(Full::new(Bytes::from(body))).with_context(|| format!("{admin} is no ADDRESS:PORT"))?;
     let asking = async {
         let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
         let answer = client.request(request).await.with_context(|| {
@@ -33,7 +53,7 @@ pub(super) fn ask(admin: &str, method: Method, path: &str, body: Vec<u8>) -> any
         let body = body.map_err(|error| anyhow::anyhow!("{url}: {error}"))?.to_bytes();
         understood(&url, status, &body)
     };
-    runtime.block_on(async { tokio::time::timeout(DEADLINE, asking).await.context("no answer in time")? })
+    runtime.block_on(async { tokio::time::timeout(deadline, asking).await.context("no answer in time")? })
 }
 
 fn understood(url: &str, status: StatusCode, body: &[u8]) -> anyhow::Result<Value> {
@@ -55,8 +75,9 @@ pub(super) fn query(pairs: &[(&str, Option<&str>)]) -> String {
     if given.is_empty() { String::new() } else { format!("?{}", given.join("&")) }
 }
 
+/// As a value of a query, or one segment of a path: a point too, because `..` is no name there.
 pub(super) fn encoded(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_~".contains(&byte);
     text.bytes()
         .map(|byte| if plain(byte) { (byte as char).to_string() } else { format!("%{byte:02X}") })
         .collect()
@@ -73,6 +94,8 @@ mod tests {
             query(&[("lane", Some("a+b")), ("x", None), ("name", Some("é"))]),
             "?lane=a%2Bb&name=%C3%A9"
         );
+        assert_eq!(encoded("a/b c?é"), "a%2Fb%20c%3F%C3%A9");
+        assert_eq!(encoded(".."), "%2E%2E");
     }
 
     #[test]

@@ -7,8 +7,8 @@ use hyper::Method;
 use serde_json::Value;
 
 use super::arguments::{Admin, PolicyLane, PolicyList, PolicyPromote, PolicySettings, PolicySwap, SwapAs};
-use super::operator::{ask, query};
-use super::{print, time_of_day};
+use super::operator::{self, ask, query};
+use super::{plain, print, time_of_day};
 
 pub(super) fn list(arguments: &PolicyList) -> anyhow::Result<()> {
     let status = ask(&arguments.admin.admin, Method::GET, "/api/policy", Vec::new())?;
@@ -36,8 +36,12 @@ pub(super) fn swap(arguments: &PolicySwap) -> anyhow::Result<()> {
         ("share", share.as_deref()),
         ("settings", arguments.settings.as_deref()),
     ]);
-    let done =
-        ask(&arguments.lane.admin.admin, Method::POST, &format!("/api/policy/versions{query}"), bytes)?;
+    let done = operator::order(
+        &arguments.lane.admin.admin,
+        Method::POST,
+        &format!("/api/policy/versions{query}"),
+        bytes,
+    )?;
     say(place, &done);
     Ok(())
 }
@@ -62,13 +66,18 @@ pub(super) fn unpin(lane: &PolicyLane) -> anyhow::Result<()> {
 pub(super) fn settings(arguments: &PolicySettings) -> anyhow::Result<()> {
     let query = query(&[("lane", arguments.lane.hook.as_deref())]);
     let body = arguments.settings.clone().into_bytes();
-    let done = ask(&arguments.lane.admin.admin, Method::PUT, &format!("/api/policy/settings{query}"), body)?;
+    let done = operator::order(
+        &arguments.lane.admin.admin,
+        Method::PUT,
+        &format!("/api/policy/settings{query}"),
+        body,
+    )?;
     say("live", &done);
     Ok(())
 }
 
 fn order(admin: &Admin, path: &str, state: &str) -> anyhow::Result<()> {
-    let done = ask(&admin.admin, Method::POST, &format!("/api/policy/{path}"), Vec::new())?;
+    let done = operator::order(&admin.admin, Method::POST, &format!("/api/policy/{path}"), Vec::new())?;
     say(state, &done);
     Ok(())
 }
@@ -80,15 +89,15 @@ fn say(state: &str, done: &Value) {
 fn version(version: &Value) -> String {
     let text = |key: &str| version[key].as_str().unwrap_or_default();
     match text("digest") {
-        "" => text("name").to_owned(),
-        digest => format!("{} {digest}", text("name")),
+        "" => plain(text("name")),
+        digest => format!("{} {}", plain(text("name")), plain(digest)),
     }
 }
 
 fn table(status: &Value) -> String {
     let mut out = format!("{:<14} {:<10} {:<34} {:<8} origin\n", "component", "state", "version", "loaded");
     for row in status["versions"].as_array().into_iter().flatten() {
-        let text = |key: &str| row[key].as_str().unwrap_or_default();
+        let text = |key: &str| plain(row[key].as_str().unwrap_or_default());
         let at = time_of_day(row["at"].as_u64().unwrap_or_default());
         let _ = writeln!(
             out,
@@ -99,7 +108,7 @@ fn table(status: &Value) -> String {
             text("origin")
         );
         if let Some(reason) = row["reason"].as_str() {
-            let _ = writeln!(out, "{:<14} {reason}", "");
+            let _ = writeln!(out, "{:<14} {}", "", plain(reason));
         }
     }
     for lane in status["lanes"].as_array().into_iter().flatten() {
@@ -169,7 +178,7 @@ fn trials(out: &mut String, lane: &Value) {
             shadow["predicted_gain_ms"].as_f64().unwrap_or_default()
         );
         for difference in shadow["differences"].as_array().into_iter().flatten().rev().take(10) {
-            let text = |key: &str| difference[key].as_str().unwrap_or_default();
+            let text = |key: &str| plain(difference[key].as_str().unwrap_or_default());
             let at = time_of_day(difference["at"].as_u64().unwrap_or_default());
             let (hook, live, shadow) = (text("hook"), text("live"), text("shadow"));
             let _ = writeln!(out, "  {at} {hook:<11} {live}  |  {shadow}");

@@ -64,9 +64,10 @@ enum Reading {
     Key,
 }
 
-const VARIABLES: [(&str, &str, Reading); 8] = [
+const VARIABLES: [(&str, &str, Reading); 9] = [
     ("COMFY_ROUTER_LISTEN", "listen", Reading::Text),
     ("COMFY_ROUTER_ADMIN", "admin", Reading::Text),
+    ("COMFY_ROUTER_ADMIN_KEY", "admin_key", Reading::Text),
     ("COMFY_ROUTER_INSTANCES", "instance", Reading::Instances),
     ("COMFY_ROUTER_STATE_DIR", "ledger.dir", Reading::Text),
     ("COMFY_ROUTER_POLICY", "policy.file", Reading::Text),

@@ -153,6 +153,22 @@ fn an_open_address_needs_a_key() {
 }
 
 #[test]
+fn an_open_admin_address_needs_a_key_of_its_own() {
+    let open = || {
+        let world = World::new().flag(Setting::text("--admin", "admin", "0.0.0.0:7189"));
+        world.var("COMFY_ROUTER_API_KEY", "0123456789abcdef")
+    };
+    let shown = open().mistakes();
+    assert!(shown.contains("--admin: admin: 0.0.0.0:7189 can be reached from other machines"), "{shown}");
+    assert!(shown.contains("set COMFY_ROUTER_ADMIN_KEY"), "a client's key is not enough: {shown}");
+    let short = open().var("COMFY_ROUTER_ADMIN_KEY", "short").mistakes();
+    assert!(short.contains("COMFY_ROUTER_ADMIN_KEY: admin_key: the key is shorter"), "{short}");
+    let config = open().var("COMFY_ROUTER_ADMIN_KEY", "fedcba9876543210").load().unwrap();
+    assert_eq!(config.admin_key.reveal(), "fedcba9876543210");
+    assert!(!config.show().contains("fedcba") && config.show().contains("admin_key = \"[hidden]\""));
+}
+
+#[test]
 fn keys_come_from_files_and_variables_and_are_never_shown() {
     let world = World::new().var("LEFT_KEY", "left-secret-0123456").file(
         "[[front.api_keys]]\nname = 'left'\nkey_env = 'LEFT_KEY'\n\

@@ -25,6 +25,7 @@ pub(super) fn meant(
     let mut config = Config {
         listen: check.address("listen", written.listen.as_deref(), DEFAULT_LISTEN),
         admin: check.address("admin", written.admin.as_deref(), DEFAULT_ADMIN),
+        admin_key: written.admin_key,
         discover: written.discover,
         fleet: written.fleet,
         ledger: written.ledger,
@@ -259,13 +260,24 @@ impl Check<'_> {
 
     /// ComfyUI's API runs what it is sent: reachable from elsewhere, it needs a key.
     fn exposure(&mut self, config: &Config) {
-        for (key, address) in [("listen", config.listen), ("admin", config.admin)] {
-            if !address.ip().is_loopback() && config.front.api_keys.is_empty() {
-                let what = format!("{address} can be reached from other machines, and there is no API key");
-                let help = "set COMFY_ROUTER_API_KEY or add a [[front.api_keys]] with `name` and `key`, \
-                            or use a loopback address such as 127.0.0.1";
-                self.wrong(&KeyPath::keys(&[key]), what, help);
-            }
+        if !config.listen.ip().is_loopback() && config.front.api_keys.is_empty() {
+            let what =
+                format!("{} can be reached from other machines, and there is no API key", config.listen);
+            let help = "set COMFY_ROUTER_API_KEY or add a [[front.api_keys]] with `name` and `key`, \
+                        or use a loopback address such as 127.0.0.1";
+            self.wrong(&KeyPath::keys(&["listen"]), what, help);
+        }
+        // Whoever gives orders there runs code of his own: a client's key does not do.
+        if !config.admin.ip().is_loopback() && config.admin_key.is_empty() {
+            let what =
+                format!("{} can be reached from other machines, and there is no admin key", config.admin);
+            let help =
+                "set COMFY_ROUTER_ADMIN_KEY or `admin_key`, or use a loopback address such as 127.0.0.1";
+            self.wrong(&KeyPath::keys(&["admin"]), what, help);
+        }
+        if (1..MIN_KEY).contains(&config.admin_key.reveal().len()) {
+            let what = format!("the key is shorter than {MIN_KEY} characters");
+            self.wrong(&KeyPath::keys(&["admin_key"]), what, "make one with: openssl rand -hex 32");
         }
         if config.listen == config.admin && config.listen.port() != 0 {
             self.wrong(&KeyPath::keys(&["admin"]), "is the same address as `listen`", "use another port");

@@ -9,7 +9,7 @@ use super::instance::{Gpu, Url};
 use super::mistake::{Mistake, Origin};
 use super::policy::Policy;
 use super::routes::Route;
-use super::sections::{Discover, Fleet, Front, Ledger, Limits, Log, Outputs, Telemetry, Timeouts};
+use super::sections::{Discover, Fleet, Front, Ledger, Limits, Log, Outputs, Secret, Telemetry, Timeouts};
 use super::sources::{KeyPath, Merged, Step, one_line};
 
 #[derive(Debug, Default, Deserialize)]
@@ -17,6 +17,7 @@ use super::sources::{KeyPath, Merged, Step, one_line};
 pub(super) struct Written {
     pub(super) listen: Option<String>,
     pub(super) admin: Option<String>,
+    pub(super) admin_key: Secret,
     pub(super) discover: Discover,
     pub(super) fleet: Fleet,
     pub(super) ledger: Ledger,

@@ -131,3 +131,28 @@ async fn a_check_beside_a_running_router_passes() {
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("a router runs on this state directory"), "{said}");
 }
+
+#[tokio::test]
+async fn a_check_looks_at_the_components_of_single_interfaces_too() {
+    let fleet = Fleet::of(1).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("broken.wasm");
+    std::fs::write(&file, "no component").expect("written");
+    let hook = format!("policy.hooks.housekeeping={:?}", file.display().to_string());
+    let state = folder.path().join("state");
+    let (code, said) = check(&[
+        "--instance",
+        &fleet.instances()[0],
+        "--state-dir",
+        state.to_str().expect("UTF-8"),
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+        "--set",
+        &hook,
+    ])
+    .await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("broken.wasm") && said.contains("not WebAssembly"), "{said}");
+}

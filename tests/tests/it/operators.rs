@@ -142,3 +142,40 @@ async fn the_command_line_lists_moves_sets_and_cancels() {
     let nobody = failed_start(&["jobs", "--admin", "127.0.0.1:1", "list"], &[]).await;
     assert!(nobody.code == Some(1) && nobody.err.contains("no router answers"), "{}", nobody.err);
 }
+
+#[tokio::test]
+async fn where_operators_need_a_key_nothing_is_shown_or_done_without_it() {
+    const KEY: &str = "0123456789abcdef";
+    let fleet = Fleet::of(1).await;
+    let router = Serve::over(fleet.instances()).admin_key(KEY).start().await;
+    let stranger = comfy_router_tests::Http::new(router.admin_url());
+    for path in ["/api/fleet", "/api/policy", "/api/jobs", "/metrics", "/api/policy/recording"] {
+        for stranger in [stranger.clone(), stranger.clone().showing("another key")] {
+            let refused = stranger.get(path).await;
+            assert_eq!(refused.status, 401, "{path}");
+            assert!(refused.text().contains("COMFY_ROUTER_ADMIN_KEY"), "{}", refused.text());
+        }
+    }
+    assert_eq!(stranger.post("/api/fleet/i0/drain", &Value::Null).await.status, 401);
+    assert_eq!(router.admin().get_json("/api/fleet").await["instances"][0]["draining"], false);
+    for path in ["/", "/livez", "/readyz"] {
+        stranger.get(path).await.ok();
+    }
+    let arguments = ["jobs", "list", "--admin", router.admin_url()];
+    let refused = failed_start(&arguments, &[]).await;
+    assert!(refused.code == Some(1) && refused.err.contains("the admin key is needed"), "{}", refused.err);
+    let listed = failed_start(&arguments, &[("COMFY_ROUTER_ADMIN_KEY", KEY)]).await;
+    assert_eq!((listed.code, listed.out.lines().last()), (Some(0), Some("0 waiting")), "{}", listed.err);
+    assert!(!router.log().contains(KEY));
+}
+
+#[tokio::test]
+async fn jobs_are_listed_by_a_tenant_of_any_name() {
+    let fleet = Fleet::of(1).await;
+    let router = Serve::over(fleet.instances()).start().await;
+    let body = json!({ "prompt": plain(1), "prompt_id": "hers" }).to_string();
+    let hers = router.http().try_send(Method::POST, "/prompt", &[("comfy-user", "ann b")], body).await;
+    hers.expect("an answer").ok();
+    let listed = router.admin().get_json("/api/jobs?tenant=ann%20b").await;
+    assert_eq!(listed["jobs"][0]["prompt_id"], "hers");
+}

@@ -141,3 +141,36 @@ async fn a_canary_and_a_shadow_go_on_after_a_restart_and_are_withdrawn_for_good(
     let kept = std::fs::read_dir(router.state_dir().join("policy/versions")).expect("a folder").count();
     assert!(kept <= 2, "what could serve no more is not kept: {kept} files");
 }
+
+#[tokio::test]
+async fn a_second_router_on_the_same_state_leaves_the_orders_of_the_first_alone() {
+    let fleet = Fleet::of(1).await;
+    let mut router = Serve::over(fleet.instances()).patient().start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    router.command(&["policy", "swap", &file(&folder, "fair-share")]).await;
+    let ordered = serving(&router).await;
+    let orders = || std::fs::read_to_string(router.state_dir().join("policy/orders.json")).expect("orders");
+    let before = orders();
+    let state = router.state_dir();
+    let exit = comfy_router_tests::failed_start(
+        &[
+            "serve",
+            "--instance",
+            &fleet.instances()[0],
+            "--state-dir",
+            state.to_str().expect("UTF-8"),
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--policy",
+            &file(&folder, "least-loaded"),
+        ],
+        &[],
+    )
+    .await;
+    assert!(exit.code == Some(1) && exit.err.contains("in use"), "{}", exit.err);
+    assert_eq!(orders(), before);
+    killed_and_back(&mut router).await;
+    assert_eq!(serving(&router).await, ordered);
+}

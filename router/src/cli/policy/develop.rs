@@ -11,7 +11,7 @@ use hyper::Method;
 use notify::{EventKind, RecursiveMode, Watcher};
 
 use super::super::arguments::PolicyDev;
-use super::super::operator::{ask, query};
+use super::super::operator::{order, query};
 use super::super::print;
 use super::project::Project;
 use crate::policy::tools;
@@ -127,7 +127,7 @@ fn swap(router: &str, component: &Path) -> anyhow::Result<()> {
     let bytes = std::fs::read(component).with_context(|| format!("cannot read {}", component.display()))?;
     let name = component.file_stem().map(|stem| stem.to_string_lossy());
     let query = query(&[("name", name.as_deref()), ("as", Some("live"))]);
-    let done = ask(router, Method::POST, &format!("/api/policy/versions{query}"), bytes)?;
+    let done = order(router, Method::POST, &format!("/api/policy/versions{query}"), bytes)?;
     let text = |key: &str| done["version"][key].as_str().unwrap_or_default();
     print(&format!("swapped into {router}: {} {}\n", text("name"), text("digest")));
     Ok(())
