@@ -141,7 +141,9 @@ pub fn named_files(graph: &Graph, catalogue: &Catalogue) -> Vec<Named> {
 /// instance could run it.
 pub fn analyse(submission: &Submission, known: &Known<'_>) -> Result<Analysis, PromptError> {
     let graph = &submission.graph;
-    let wanted = |id: &String| submission.targets.as_ref().is_none_or(|targets| targets.contains(id));
+    let targets = submission.targets.as_ref();
+    let targets: Option<HashSet<&str>> = targets.map(|ids| ids.iter().map(String::as_str).collect());
+    let wanted = |id: &str| targets.as_ref().is_none_or(|targets| targets.contains(id));
     let mut outputs = Vec::new();
     for (id, node) in &graph.nodes {
         if class_of(id, node, known)? && wanted(id) {

@@ -51,19 +51,56 @@ pub(super) fn read(logs: &[PathBuf], mut each: impl FnMut(&Recorded)) -> Result<
 /// Until the log ends or nobody takes any more.
 fn send(path: &Path, batches: &SyncSender<Batch>) -> Result<(), ToolError> {
     let file = std::fs::File::open(path).map_err(|error| ToolError::file(path, &error))?;
+    let mut lines = std::io::BufReader::with_capacity(1 << 20, file);
     let (mut reader, mut batch) = (Reader::default(), Vec::with_capacity(BATCH));
-    for (n, line) in std::io::BufReader::with_capacity(1 << 20, file).lines().enumerate() {
-        let line = line.map_err(|error| ToolError::file(path, &error))?;
-        let (asked, said) = reader.read(&line).map_err(|error| ToolError::Log {
-            path: path.to_owned(),
-            line: n + 1,
-            message: error.to_string(),
-        })?;
-        batch.push(Recorded { line: n + 1, asked, said });
+    let mut text = String::new();
+    for line in 1.. {
+        text.clear();
+        if lines.read_line(&mut text).map_err(|error| ToolError::file(path, &error))? == 0 {
+            break;
+        }
+        let (asked, said) = match reader.read(&text) {
+            Ok(read) => read,
+            // The router died while it wrote the last one.
+            Err(_) if !text.ends_with('\n') => break,
+            Err(error) => {
+                return Err(ToolError::Log { path: path.to_owned(), line, message: error.to_string() });
+            }
+        };
+        batch.push(Recorded { line, asked, said });
         if batch.len() == BATCH && batches.send(Ok(std::mem::take(&mut batch))).is_err() {
             return Ok(());
         }
     }
     let _ = batches.send(Ok(batch));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::recording::Writer;
+    use crate::policy::sample;
+
+    #[test]
+    fn a_log_that_was_cut_off_is_read_up_to_there_and_one_that_is_broken_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("decisions-000001.jsonl");
+        let (mut writer, mut text) = (Writer::default(), String::new());
+        for question in sample::questions(1, 2) {
+            text.push_str(&writer.line(&sample::ask(1, 2, question), &[]));
+            text.push('\n');
+        }
+        let count = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let mut count = 0;
+            read(std::slice::from_ref(&path), |_| count += 1).map(|()| count)
+        };
+        let all = count(&text).unwrap();
+        assert_eq!(all, sample::questions(1, 2).len());
+        assert_eq!(count(text.trim_end()).unwrap(), all, "whole but for its line's end");
+        assert_eq!(count(&text[..text.len() - 9]).unwrap(), all - 1);
+        let broken = count(&format!("{{\n{text}")).unwrap_err().to_string();
+        assert!(broken.contains("line 1"), "{broken}");
+    }
 }
