@@ -139,10 +139,15 @@ impl Store {
         };
         lines.extend(dropped.iter().map(|content| Line::Dropped { content: content.digest }));
         journal.append(&lines)?;
-        self.shorten(&mut journal, forgotten)?;
+        // It is kept, whatever becomes of the tidying.
+        if let Err(error) = self.shorten(&mut journal, forgotten) {
+            tracing::warn!(dir = %self.bounds.dir.display(), %error, "the journal of kept files could not be written anew");
+        }
         for content in dropped {
             tracing::info!(content = %content.digest, bytes = content.bytes, "a file that was long unused made room");
-            std::fs::remove_file(&content.path)?;
+            if let Err(error) = std::fs::remove_file(&content.path) {
+                tracing::warn!(file = %content.path.display(), %error, "a file that nobody needs could not be removed");
+            }
         }
         Ok(())
     }
