@@ -290,9 +290,8 @@ impl<'a> Walk<'a> {
         if fits(received, declared, source.is_some_and(|class| class.core)) {
             return Ok(Found::From(from));
         }
-        let config = self.configs.whole(&frame.node.class, name);
         let received = if let OutputType::Named(received) = received { received.as_str() } else { "*" };
-        let wanted = python::text(&config[0]);
+        let wanted = self.configs.kind(&frame.node.class, name);
         let details = format!("{name}, received_type({received}) mismatch input_type({wanted})");
         let extra = json!({
             "input_name": name, "input_config": self.configs.shown(&frame.node.class, name),

@@ -7,7 +7,10 @@ use std::rc::Rc;
 
 use serde_json::Value;
 
+use super::MAX_ECHO;
 use crate::comfy::catalogue::Catalogue;
+use crate::comfy::errors::clip;
+use crate::comfy::python;
 
 /// Of all declarations that the errors of one prompt repeat, as JSON. The rest are null, as ComfyUI's are of long lists.
 const MAX_BYTES: usize = 4 << 20;
@@ -19,8 +22,14 @@ pub(super) struct Configs<'a> {
     left: Cell<usize>,
 }
 
-/// With the length of its text.
-type Config = (Rc<Value>, usize);
+#[derive(Clone)]
+struct Config {
+    value: Rc<Value>,
+    /// Its length as JSON.
+    bytes: usize,
+    /// The type, or the choices, as Python prints them; cut.
+    kind: Rc<str>,
+}
 
 impl<'a> Configs<'a> {
     pub(super) fn new(catalogue: &'a Catalogue) -> Self {
@@ -29,25 +38,30 @@ impl<'a> Configs<'a> {
 
     fn read(&self, class: &str, input: &str) -> Config {
         let read = || {
-            let config = self.catalogue.input_config(class, input);
-            let bytes = config.to_string().len();
-            (Rc::new(config), bytes)
+            let value = self.catalogue.input_config(class, input);
+            let kind = python::text(&value[0]);
+            let bytes = value.to_string().len();
+            Config { value: Rc::new(value), bytes, kind: clip(&kind, MAX_ECHO).into() }
         };
         let mut known = self.read.borrow_mut();
         known.entry((class.to_owned(), input.to_owned())).or_insert_with(read).clone()
     }
 
     pub(super) fn whole(&self, class: &str, input: &str) -> Rc<Value> {
-        self.read(class, input).0
+        self.read(class, input).value
+    }
+
+    pub(super) fn kind(&self, class: &str, input: &str) -> Rc<str> {
+        self.read(class, input).kind
     }
 
     /// As an error shows it.
     pub(super) fn shown(&self, class: &str, input: &str) -> Value {
-        let (config, bytes) = self.read(class, input);
-        match self.left.get().checked_sub(bytes) {
+        let config = self.read(class, input);
+        match self.left.get().checked_sub(config.bytes) {
             Some(left) => {
                 self.left.set(left);
-                (*config).clone()
+                (*config.value).clone()
             }
             None => Value::Null,
         }

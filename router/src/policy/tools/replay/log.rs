@@ -53,16 +53,16 @@ fn send(path: &Path, batches: &SyncSender<Batch>) -> Result<(), ToolError> {
     let file = std::fs::File::open(path).map_err(|error| ToolError::file(path, &error))?;
     let mut lines = std::io::BufReader::with_capacity(1 << 20, file);
     let (mut reader, mut batch) = (Reader::default(), Vec::with_capacity(BATCH));
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     for line in 1.. {
-        text.clear();
-        if lines.read_line(&mut text).map_err(|error| ToolError::file(path, &error))? == 0 {
+        bytes.clear();
+        if lines.read_until(b'\n', &mut bytes).map_err(|error| ToolError::file(path, &error))? == 0 {
             break;
         }
-        let (asked, said) = match reader.read(&text) {
+        let (asked, said) = match reader.read(&String::from_utf8_lossy(&bytes)) {
             Ok(read) => read,
             // The router died while it wrote the last one.
-            Err(_) if !text.ends_with('\n') => break,
+            Err(error) if error.is_eof() && !bytes.ends_with(b"\n") => break,
             Err(error) => {
                 return Err(ToolError::Log { path: path.to_owned(), line, message: error.to_string() });
             }
