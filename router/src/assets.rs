@@ -27,7 +27,7 @@ use sha2::{Digest as _, Sha256};
 pub use kept::Kept;
 pub use name::{BadName, checked};
 pub use recording::{Complete, Recording, Spool};
-pub use store::Digest;
+pub use store::{Digest, Held};
 pub use told::Told;
 
 use crate::clock::Clock;
@@ -257,6 +257,21 @@ impl Handle {
         instances: &I,
     ) -> Result<Kept, FetchError> {
         fetch(&self.outputs, instance, (there, name), instances).await
+    }
+
+    /// Every kept result of this kind.
+    pub fn held_outputs(&self, kind: &str) -> Vec<Held> {
+        self.outputs.held(kind)
+    }
+
+    /// Drops kept results, but for those that were of use since they were listed; says how many went.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub async fn forget_outputs(&self, held: Vec<Held>) -> std::io::Result<usize> {
+        let outputs = self.outputs.clone();
+        let forgotten = tokio::task::spawn_blocking(move || outputs.forget(held)).await;
+        forgotten.map_err(std::io::Error::other)?
     }
 
     /// Of a file on an instance. Nothing of it is kept.

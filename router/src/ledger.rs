@@ -131,6 +131,7 @@ pub struct Handle {
     max_waiting: usize,
     readers: Arc<Readers>,
     health: watch::Receiver<Option<LedgerError>>,
+    history: watch::Receiver<u64>,
 }
 
 impl Service {
@@ -142,6 +143,7 @@ impl Service {
         let (messages, inbox) = mpsc::channel();
         let (checkpoint, wanted) = mpsc::sync_channel(1);
         let (health_sender, health) = watch::channel(None);
+        let (changes, history) = watch::channel(0);
         let waiting = Arc::new(AtomicUsize::new(0));
         let writer = Writer {
             conn: Some(conn),
@@ -158,6 +160,7 @@ impl Service {
             inbox,
             waiting: waiting.clone(),
             health: health_sender,
+            history: changes,
             checkpoint,
             room: room::Room::new(&config.file, config.max_file_mib),
             failed: None,
@@ -172,8 +175,14 @@ impl Service {
             .name("ledger-checkpoint".into())
             .spawn(move || checkpoint_when_asked(&file, &wanted));
         let max_waiting = config.max_waiting as usize;
-        let handle =
-            Handle { messages: messages.clone(), waiting, max_waiting, readers: readers.clone(), health };
+        let handle = Handle {
+            messages: messages.clone(),
+            waiting,
+            max_waiting,
+            readers: readers.clone(),
+            health,
+            history,
+        };
         let (writer, checkpointer) = (Some(writer.map_err(spawned)?), Some(checkpointer.map_err(spawned)?));
         Ok((Self { messages, writer, checkpointer, readers }, handle))
     }
@@ -266,6 +275,11 @@ impl Handle {
         self.messages.send(message).map_err(|_| LedgerError::Closed)
     }
 
+    /// Changes when jobs have entered the history or left it.
+    pub fn history_changes(&self) -> watch::Receiver<u64> {
+        self.history.clone()
+    }
+
     /// The error for which nothing is accepted, if any; [`reopen`](Self::reopen) ends it.
     pub fn health(&self) -> watch::Receiver<Option<LedgerError>> {
         self.health.clone()
@@ -325,6 +339,11 @@ impl Handle {
     pub async fn history_of(&self, prompt_id: &str) -> Result<Option<HistoryRow>, LedgerError> {
         let prompt_id = prompt_id.to_owned();
         self.readers.read(move |conn| history::of(conn, &prompt_id)).await
+    }
+
+    /// The temporary files that the history names, each with the instance that wrote it. Looks at the whole history.
+    pub async fn shown_files(&self) -> Result<Vec<(InstanceId, OutputFile)>, LedgerError> {
+        self.readers.read(history::shown_files).await
     }
 
     /// What was answered to the request of this tenant with this idempotency key.

@@ -22,3 +22,4 @@ mod texts;
 pub use driver::{Organs, Service};
 pub use guard::Quarantine;
 pub use handle::{Accepted, ChangeError, Handle, QueueView, Stopped, SubmitError};
+pub use keep::follow_history;

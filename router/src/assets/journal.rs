@@ -22,7 +22,9 @@ pub(super) enum Line {
         #[serde(default)]
         at: WallMs,
     },
-    /// It had to make room.
+    /// The name leads nowhere any more.
+    Forgotten { file: UploadRef },
+    /// It had to make room, or no name led to it.
     Dropped { content: Digest },
 }
 

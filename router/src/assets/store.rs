@@ -1,5 +1,7 @@
 //! The contents on disk and the names they have.
 
+mod forget;
+
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,7 @@ use super::journal::{Journal, Line};
 use super::kept::Kept;
 use crate::clock::Clock;
 use crate::model::job::{UploadRef, WallMs};
+pub use forget::Held;
 
 /// Names kept, and so contents: clients may name one small content a million times. The oldest go first.
 const MOST_NAMES: usize = 200_000;
@@ -128,7 +131,7 @@ impl Store {
         };
         self.touch(&content);
         let entry = Entry { content: digest, tag, at: self.clock.now().wall };
-        let mut lines = vec![entry.line(file)];
+        let lines = vec![entry.line(file)];
         let (dropped, forgotten) = {
             let mut state = self.state();
             state.contents.insert(digest, content);
@@ -137,14 +140,27 @@ impl Store {
             let forgotten = state.forget_names(MOST_NAMES);
             (state.make_room(self.bounds.max_bytes), forgotten)
         };
+        self.settle(&mut journal, lines, dropped, forgotten)
+    }
+
+    /// Makes a change durable, then takes the contents that nothing leads to any more off the disk.
+    fn settle(
+        &self,
+        journal: &mut Journal,
+        mut lines: Vec<Line>,
+        dropped: Vec<Arc<Content>>,
+        forgotten: bool,
+    ) -> io::Result<()> {
         lines.extend(dropped.iter().map(|content| Line::Dropped { content: content.digest }));
-        journal.append(&lines)?;
+        if !lines.is_empty() {
+            journal.append(&lines)?;
+        }
         // It is kept, whatever becomes of the tidying.
-        if let Err(error) = self.shorten(&mut journal, forgotten) {
+        if let Err(error) = self.shorten(journal, forgotten) {
             tracing::warn!(dir = %self.bounds.dir.display(), %error, "the journal of kept files could not be written anew");
         }
         for content in dropped {
-            tracing::info!(content = %content.digest, bytes = content.bytes, "a file that was long unused made room");
+            tracing::info!(content = %content.digest, bytes = content.bytes, "a kept file was dropped");
             if let Err(error) = std::fs::remove_file(&content.path) {
                 tracing::warn!(file = %content.path.display(), %error, "a file that nobody needs could not be removed");
             }
@@ -282,6 +298,7 @@ fn restore(dir: &Path, lines: Vec<Line>) -> io::Result<State> {
             Line::Named { file, content, tag, at } => {
                 names.insert(file, Entry { content, tag, at });
             }
+            Line::Forgotten { file } => drop(names.remove(&file)),
             Line::Dropped { content } => names.retain(|_, entry: &mut Entry| entry.content != content),
         }
     }

@@ -301,3 +301,47 @@ async fn results_are_kept_apart_and_for_a_time() {
     world.handle.fetch_output(&id, &file("b"), &other, &later).await.unwrap();
     assert_eq!(world.files("../outputs/contents"), 1, "what is too old is gone from the disk");
 }
+
+#[tokio::test]
+async fn a_forgotten_result_goes_with_its_content_unless_another_name_has_it_or_it_was_of_use_meanwhile() {
+    let (mut world, id) = (World::new(1_000), InstanceId::from("one"));
+    let preview = |name: &str| UploadRef { kind: "temp".into(), subfolder: "~one".into(), ..file(name) };
+    let keep = async |world: &World, name: &str, content: &str| {
+        let instance = Instance { has: Some(content.into()), ..Instance::default() };
+        world.handle.fetch_output(&id, &file(name), &preview(name), &instance).await.unwrap();
+    };
+    for (name, content) in [("a", "same"), ("b", "same"), ("c", "other"), ("d", "used")] {
+        keep(&world, name, content).await;
+    }
+    let result = UploadRef { kind: "output".into(), ..preview("e") };
+    let instance = Instance { has: Some("a result".into()), ..Instance::default() };
+    world.handle.fetch_output(&id, &file("e"), &result, &instance).await.unwrap();
+    let held = world.handle.held_outputs("temp");
+    assert_eq!(held.len(), 4);
+    assert!(world.handle.find(&preview("d")).is_some(), "somebody reads it");
+    let gone: Vec<Held> = held.into_iter().filter(|held| held.file.name != "b").collect();
+    assert_eq!(world.handle.forget_outputs(gone).await.unwrap(), 2);
+    for _ in 0..2 {
+        assert_eq!((world.read(&preview("a")), world.read(&preview("c"))), (None, None));
+        assert_eq!(world.read(&preview("b")).as_deref(), Some("same"));
+        assert_eq!(world.read(&preview("d")).as_deref(), Some("used"));
+        assert_eq!(world.read(&result).as_deref(), Some("a result"));
+        assert_eq!(world.files("../outputs/contents"), 3);
+        world.restart();
+    }
+}
+
+#[tokio::test]
+async fn a_result_that_is_being_read_is_dropped_when_nobody_reads_it_any_more() {
+    let (world, id) = (World::new(1_000), InstanceId::from("one"));
+    let name = UploadRef { kind: "temp".into(), subfolder: "~one".into(), ..file("a") };
+    let instance = Instance { has: Some("picture".into()), ..Instance::default() };
+    let reader = world.handle.fetch_output(&id, &file("a"), &name, &instance).await.unwrap();
+    let held = world.handle.held_outputs("temp");
+    assert_eq!(world.handle.forget_outputs(held).await.unwrap(), 1);
+    assert!(world.handle.find(&name).is_none());
+    assert_eq!(std::fs::read_to_string(reader.path()).unwrap(), "picture");
+    drop(reader);
+    world.handle.forget_outputs(Vec::new()).await.unwrap();
+    assert_eq!(world.files("../outputs/contents"), 0);
+}

@@ -18,6 +18,8 @@ use crate::scheduler::QueueView;
 
 /// A piece is sent when it has reached this size, in bytes.
 const PIECE: usize = 256 << 10;
+/// What an entry of the queue takes beside its prompt, mostly.
+const AROUND: usize = 512;
 /// Entries read from the ledger at a time.
 const ROWS: usize = 16;
 
@@ -71,17 +73,19 @@ impl Queue {
         }
         let mut text = String::new();
         while text.len() < PIECE {
-            let some = self.next_parts();
+            let (some, bytes) = self.next_parts();
             if some.is_empty() {
                 break;
             }
+            // At once: growing step by step, it would be copied, and end up to twice as large as what is in it.
+            text.reserve(bytes + some.len() * AROUND);
             self.write(some, &mut text).await?;
         }
         Ok(Some(text))
     }
 
-    /// As many as fill a piece.
-    fn next_parts(&mut self) -> Vec<Item> {
+    /// As many as fill a piece, and their size.
+    fn next_parts(&mut self) -> (Vec<Item>, usize) {
         let (mut some, mut bytes) = (Vec::new(), 0);
         while bytes < PIECE
             && let Some(part) = self.parts.next()
@@ -89,7 +93,7 @@ impl Queue {
             bytes += if let Item::Job(job) = &part { job.body.text_bytes() } else { 0 };
             some.push(part);
         }
-        some
+        (some, bytes)
     }
 
     async fn write(&mut self, parts: Vec<Item>, text: &mut String) -> Result<(), LedgerError> {

@@ -8,6 +8,8 @@ use super::read::{
     wall,
 };
 use super::rows::{HistoryKey, HistoryQuery, HistoryRow, HistorySeq, Part, Window};
+use crate::model::event::OutputFile;
+use crate::model::id::InstanceId;
 
 pub(super) fn window(conn: &Connection, query: HistoryQuery, tenant: Option<&str>) -> Read<Vec<HistorySeq>> {
     let (filter, limit, offset, newest_first) = match query.window() {
@@ -26,6 +28,24 @@ pub(super) fn window(conn: &Connection, query: HistoryQuery, tenant: Option<&str
         seqs.reverse();
     }
     Ok(seqs)
+}
+
+pub(super) fn shown_files(conn: &Connection) -> Read<Vec<(InstanceId, OutputFile)>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT h.files, (SELECT instance FROM attempt WHERE job = j.seq ORDER BY number DESC LIMIT 1) AS instance
+         FROM job j JOIN history h ON h.job = j.seq WHERE j.in_history = 1 AND instr(h.files, '\"temp\"') > 0",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut shown = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (files, instance): (String, Option<String>) = (row.get("files")?, row.get("instance")?);
+        let Some(instance) = instance.map(|name| InstanceId(name.into())) else { continue };
+        let files: Vec<OutputFile> = serde_json::from_str(&files)
+            .map_err(|e| ReadError::Damaged(format!("the files of a job: {e}")))?;
+        let temporary = files.into_iter().filter(|file| file.kind == "temp");
+        shown.extend(temporary.map(|file| (instance.clone(), file)));
+    }
+    Ok(shown)
 }
 
 pub(super) fn keys(conn: &Connection, tenant: Option<&str>) -> Read<Vec<HistoryKey>> {

@@ -99,6 +99,11 @@ impl From<Event> for Record {
 }
 
 impl Record {
+    /// Jobs enter the history by ending, and what is in the way leaves it with them.
+    pub(super) fn changes_history(&self) -> bool {
+        matches!(self, Self::Ended(_) | Self::DeleteHistory { .. } | Self::ClearHistory { .. })
+    }
+
     fn accepted(job: Job, priority: Priority, limits: Limits) -> Self {
         let rest = Rest::of(&job.body);
         let needs = to_json(&*job.needs);

@@ -167,6 +167,9 @@ INSERT INTO router VALUES (1, lower(hex(randomblob(16))));
     "ALTER TABLE attempt ADD COLUMN stop TEXT;",
 ];
 
+/// Room for the upper pages of the indices and what one query goes back to.
+const READER_CACHE_KIB: i64 = 256;
+
 /// Held while the ledger is open: two routers on one file would each believe that they own the queue.
 #[derive(Debug)]
 pub(super) struct Lock(#[expect(dead_code, reason = "holds the lock until it is dropped")] File);
@@ -226,6 +229,8 @@ fn prepare(conn: &mut Connection, file: &Path, max_file_mib: Option<u32>) -> Res
         conn.pragma_update(None, "max_page_count", i64::from(mib) * 1024 * 1024 / page.max(512))?;
     }
     check(conn, file)?;
+    // It has read the whole file, and nothing of it is needed soon.
+    conn.execute_batch("PRAGMA shrink_memory")?;
     // Rewrites what a failed sync may have left in memory only, before anything is appended behind it.
     let left: i64 = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
     if left != 0 {
@@ -272,6 +277,8 @@ pub(super) fn open_reader(file: &Path) -> Result<Connection, LedgerError> {
         let conn = Connection::open_with_flags(file, flags)?;
         common(&conn)?;
         conn.pragma_update(None, "query_only", true)?;
+        // The system keeps the file's pages too; each reader for itself would keep 2 MB of them.
+        conn.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
         Ok(conn)
     };
     open().map_err(|e: rusqlite::Error| LedgerError::reading(file, &e))

@@ -50,6 +50,8 @@ pub(super) struct Writer {
     pub(super) waiting: Arc<AtomicUsize>,
     /// The error after which nothing is accepted, if any.
     pub(super) health: watch::Sender<Option<LedgerError>>,
+    /// Counts the changes of the history.
+    pub(super) history: watch::Sender<u64>,
     pub(super) checkpoint: SyncSender<()>,
     pub(super) room: Room,
     /// When the file was given up, or last tried in vain to be reopened.
@@ -124,6 +126,9 @@ impl Writer {
             outcome = self.store(&batch);
         }
         self.waiting.fetch_sub(count, Ordering::Relaxed);
+        if outcome.is_ok() && batch.iter().flat_map(|w| &w.records).any(Record::changes_history) {
+            self.history.send_modify(|changes| *changes += 1);
+        }
         acknowledge(batch, outcome);
         self.ask_for_checkpoint();
     }

@@ -352,6 +352,48 @@ async fn a_kept_picture_of_a_preview_node_outlives_a_restart_of_its_instance() {
 }
 
 #[tokio::test]
+async fn a_kept_preview_goes_when_no_job_in_the_history_names_it_any_more() {
+    let fleet = Fleet::of(1).await;
+    let router = Serve::over(fleet.instances()).set("outputs.keep=true").start().await;
+    let client = Client::connect(&router, "c").await;
+    let mut graph = plain(0x0c0de);
+    // Another picture than the result: the same content would be kept once.
+    graph["4"] = plain(0x0cafe)["1"].clone();
+    graph["3"] = json!({ "class_type": "PreviewImage", "inputs": { "images": ["4", 0] } });
+    let (first, second) = (client.post(&graph).await, client.post(&graph).await);
+    let mut shown = Vec::new();
+    for id in [&first, &second] {
+        client.end_of(id).await;
+        shown.push(client.history(id).await["outputs"]["3"]["images"][0].clone());
+    }
+    assert_eq!(
+        (&shown[0], &shown[0]["type"]),
+        (&shown[1], &json!("temp")),
+        "the second one's nodes were cached"
+    );
+    let contents = router.state_dir().join("outputs/contents");
+    let kept = || std::fs::read_dir(&contents).expect("there").count();
+    let becomes = async |count: usize| {
+        eventually("so many are kept", async || (kept() == count).then_some(())).await;
+    };
+    becomes(2).await;
+    let log = || std::fs::read_to_string(router.state_dir().join("outputs/names.jsonl")).expect("there");
+    client.http.post("/history", &json!({ "delete": [first] })).await.ok();
+    // Another one that goes shows that the history has been looked through since.
+    let mut other = plain(0x0beef);
+    other["2"] = json!({ "class_type": "PreviewImage", "inputs": { "images": ["1", 0] } });
+    let third = client.post(&other).await;
+    client.end_of(&third).await;
+    becomes(3).await;
+    client.http.post("/history", &json!({ "delete": [third] })).await.ok();
+    becomes(2).await;
+    assert_eq!(log().matches("forgotten").count(), 1, "what the second names stays");
+    client.http.post("/history", &json!({ "delete": [second] })).await.ok();
+    becomes(1).await;
+    assert_eq!(log().matches("forgotten").count(), 2, "and the result stays");
+}
+
+#[tokio::test]
 async fn an_output_that_is_not_kept_says_where_it_is() {
     let (mut fleet, router, client) = of(2).await;
     let id = client.post(&plain(1)).await;

@@ -158,3 +158,37 @@ async fn jobs_are_listed_newest_first_by_page_state_and_tenant() {
     assert_eq!(names(&ask(Some(JobStateFilter::Open), None, None, 100).await), "p5 p4");
     assert_eq!(names(&ask(Some(JobStateFilter::Ended), Some("bob"), None, u32::MAX).await), "p3 p1");
 }
+
+#[tokio::test]
+async fn the_temporary_files_that_the_history_names_are_known_as_long_as_one_job_names_them() {
+    let world = World::new();
+    let mut changes = world.ledger.history_changes();
+    let preview = |name: &str| OutputFile { kind: "temp".into(), ..output(name) };
+    let shown = |names: &[(&str, &str)]| -> Vec<(InstanceId, OutputFile)> {
+        names.iter().map(|(instance, name)| (InstanceId::from(*instance), preview(name))).collect()
+    };
+    for (id, instance, name) in [("p1", "gpu0", "x"), ("p2", "gpu0", "x"), ("p3", "gpu1", "x")] {
+        let job = job(id);
+        let mut events = life(&job, instance, Some("result.png"));
+        if let Some(Event::JobEnded { history, .. }) = events.last_mut() {
+            history.files.push(preview(name));
+        }
+        world.ledger.commit(events).await.expect("commits");
+        assert!(changes.has_changed().expect("open"), "one more in the history");
+        changes.mark_unchanged();
+    }
+    let mut expected = vec![shown(&[("gpu0", "x"), ("gpu0", "x"), ("gpu1", "x")])];
+    expected.push(shown(&[("gpu0", "x"), ("gpu1", "x")]));
+    expected.push(shown(&[("gpu1", "x")]));
+    expected.push(Vec::new());
+    for (expected, gone) in expected.into_iter().zip([Some("p1"), Some("p2"), Some("p3"), None]) {
+        assert_eq!(world.ledger.shown_files().await.expect("reads"), expected);
+        if let Some(gone) = gone {
+            world.ledger.delete_history(vec![gone.to_owned()], None).await.expect("deletes");
+            assert!(changes.has_changed().expect("open"));
+            changes.mark_unchanged();
+        }
+    }
+    world.ledger.commit(vec![accepted(&job("p4"))]).await.expect("commits");
+    assert!(!changes.has_changed().expect("open"), "a job that waits is no history");
+}
