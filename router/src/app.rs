@@ -147,6 +147,7 @@ impl Router {
         let (scheduler_service, scheduler) = scheduler::Service::new(core, organs, from_relay, clock.clone());
         let (drain, draining) = drain::channel();
         let (close, closing) = drain::channel();
+        let kept = scheduler::follow_history(ledger.clone(), assets.clone(), scheduler.clone());
         let front = Front::new(
             front::Parts {
                 scheduler: scheduler.clone(),
@@ -176,6 +177,7 @@ impl Router {
         tasks::spawn("sessions", OnError::Shutdown, sessions_service.run());
         tasks::spawn("relay", OnError::Shutdown, relay_service.run());
         tasks::spawn("scheduler", OnError::Shutdown, scheduler_service.run());
+        tasks::spawn("kept previews", OnError::Log, kept);
         tasks::spawn("front", OnError::Shutdown, listener.run(front, closing.clone()));
         tasks::spawn("admin", OnError::Shutdown, admin_listener.run(admin, closing));
         Ok(Self {
@@ -194,8 +196,9 @@ impl Router {
         })
     }
 
-    /// SIGHUP: the settings of the policies, as they are written now, without a restart and without a new component.
-    /// Everything else in the file waits for a restart.
+    /// SIGHUP: the settings of the policies, as they are written now, without a restart and without a new component. Those
+    /// that were refused before are tried again: the policy may be another by now. Everything else in the file waits for
+    /// a restart.
     async fn reload(&mut self, written: Result<Config, Mistakes>) {
         let written = match written {
             Ok(written) => written,
@@ -203,10 +206,12 @@ impl Router {
                 return tracing::error!(%mistakes, "configuration is wrong, the present one stays");
             }
         };
+        let mut asked = false;
         for (lane, settings) in parts::settings(&written) {
             if self.settings.get(&lane) == Some(&settings) {
                 continue;
             }
+            asked = true;
             let name = lane.as_deref().unwrap_or("policy").to_owned();
             match self.policy.reconfigured(lane.as_deref(), settings.clone()).await {
                 Ok(version) => {
@@ -214,9 +219,12 @@ impl Router {
                     self.settings.insert(lane, settings);
                 }
                 Err(error) => {
-                    tracing::error!(lane = name, %error, "policy settings refused, the present ones stay")
+                    tracing::error!(lane = name, %error, "policy settings refused, the present ones stay; SIGHUP tries them again")
                 }
             }
+        }
+        if !asked {
+            tracing::info!("configuration read again, no policy has other settings");
         }
     }
 

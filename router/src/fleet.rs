@@ -38,7 +38,11 @@ pub use calls::{CallError, QueueSnapshot};
 pub use conn::ConnectError;
 pub use discover::discover;
 pub use forward::{Errand, ForwardError};
+#[doc(hidden)] // For tests/fuzz, as what the socket exports.
+pub use plain::Head;
 pub use restart::RestartError;
+#[doc(hidden)]
+pub use socket::{Incoming, Message, Violation};
 pub use stats::Device;
 pub use submit::{SubmitError, Submitted};
 pub use table::table;

@@ -88,7 +88,9 @@ pub fn reference(file: &UploadRef) -> String {
         true => file.name.clone(),
         false => format!("{}/{}", file.subfolder, file.name),
     };
-    if file.kind == "input" { path } else { format!("{path} [{}]", file.kind) }
+    // A name that ends like an annotation needs one, or loses its own end.
+    let plain = file.kind == "input" && annotation(&path).1.is_none();
+    if plain { path } else { format!("{path} [{}]", file.kind) }
 }
 
 /// Where a file is asked for. ComfyUI looks at the last part of a name only, so folders in it go into `subfolder`.
@@ -183,6 +185,15 @@ mod tests {
         assert!(tag_outputs(b"[]", &gpu0()).is_err());
         assert!(tag_outputs(b"{\"a\":\"\xff\"}", &gpu0()).is_err());
         assert_eq!(tag_outputs(b"{\"a\":[NaN]}", &gpu0()).unwrap().0, "{\"a\":[null]}");
+    }
+
+    #[test]
+    fn a_name_that_ends_like_an_annotation_is_written_so_that_it_is_read_again() {
+        for value in ["a [input] [input]", "s/a [temp] [input]", "a[output] [temp]", "[input] [input]"] {
+            let file = upload_ref(value).unwrap();
+            assert_eq!(upload_ref(&reference(&file)), Some(file), "{value}");
+        }
+        assert_eq!(reference(&upload_ref("s/a.png [input]").unwrap()), "s/a.png");
     }
 
     #[test]

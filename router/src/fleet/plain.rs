@@ -27,14 +27,15 @@ pub(super) struct Plain {
 
 /// The head of an answer, and what its body is.
 #[derive(Debug)]
-pub(super) struct Head {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
+pub struct Head {
+    pub status: StatusCode,
+    /// Those that go on to the client.
+    pub headers: HeaderMap,
     /// Where the body begins.
-    pub(super) end: usize,
-    pub(super) body_bytes: u64,
+    pub end: usize,
+    pub body_bytes: u64,
     /// The connection serves another request.
-    pub(super) keep: bool,
+    pub keep: bool,
 }
 
 impl Plain {
@@ -85,7 +86,7 @@ fn kept(connection: &HeaderValue) -> Option<bool> {
 
 impl Head {
     /// Reads the head of the answer to a request of `method`. None if it is not all there, or not plain.
-    pub(super) fn read(bytes: &Bytes, method: &Method) -> Option<Self> {
+    pub fn read(bytes: &Bytes, method: &Method) -> Option<Self> {
         let mut fields = [const { MaybeUninit::uninit() }; MOST_HEADERS];
         let mut answer = httparse::Response::new(&mut []);
         let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(

@@ -21,8 +21,7 @@ use uuid::Uuid;
 
 use super::conn::ConnectError;
 use super::pool::Pool;
-use frames::Incoming;
-pub(super) use frames::{Message, Violation};
+pub use frames::{Incoming, Message, Violation};
 
 /// Results of `SaveImageWebsocket` are whole PNG files in one message.
 const MAX_MESSAGE: usize = 64 << 20;

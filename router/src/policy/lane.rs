@@ -53,7 +53,7 @@ pub(crate) struct Lane {
     gone: Vec<Gone>,
 }
 
-/// What nobody needs any more. Its memory is given back by whoever drops it, which should not be who decides.
+/// What nobody needs any more. Its memory is given back by whoever drops it, which should be the loading thread.
 #[derive(Debug)]
 pub(crate) enum Gone {
     Guest { _guest: Box<Guest> },

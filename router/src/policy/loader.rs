@@ -18,7 +18,7 @@ use super::error::LoadError;
 use super::evidence::Evidence;
 use super::gate;
 use super::handle::{LoadRequest, Settings, SettingsRequest, Source};
-use super::lane::Slot;
+use super::lane::{Gone, Slot};
 use super::orders::{Configured, Orders};
 use super::service::{self, Place};
 use super::state::Spaces;
@@ -67,6 +67,8 @@ pub(crate) struct Loader {
     /// A compilation that was given up on still runs; there is never more than one.
     pub compiling: Arc<AtomicBool>,
     pub orders: Orders,
+    /// What the policy thread does without from now on.
+    pub gone: Receiver<Vec<Gone>>,
 }
 
 impl Loader {
@@ -75,7 +77,9 @@ impl Loader {
     pub(crate) fn run(mut self, commands: &Receiver<Command>, handles: &Weak<()>) {
         let poll = Duration::from_millis(self.config.poll_ms);
         while handles.strong_count() > 0 {
-            match commands.recv_timeout(poll) {
+            let command = commands.recv_timeout(poll);
+            drop(self.gone.try_iter().collect::<Vec<_>>());
+            match command {
                 Ok(Command::Load(LoadRequest { lane, source, place, settings, reply })) => {
                     let loaded = self.load(lane, source, place, settings.as_ref());
                     // Live with settings of its own: the next file of this lane is told the same.
@@ -144,16 +148,23 @@ impl Loader {
         self.place(lane, &name, origin, version, place)
     }
 
-    /// The component that serves, with other settings.
+    /// The component that serves, with other settings; where none does, maybe because it refused those before, the one that
+    /// is configured.
     fn resettle(&mut self, lane: usize, settings: Settings) -> Result<PolicyVersion, LoadError> {
         let (reply, live) = sync_channel(1);
         self.service.send(service::Command::Live { lane, reply }).map_err(|_| LoadError::Stopped)?;
-        let Some((version, origin)) = live.recv().map_err(|_| LoadError::Stopped)? else {
-            return Err(LoadError::Settings("no component serves that could take them".to_owned()));
+        let live = live.recv().map_err(|_| LoadError::Stopped)?;
+        let placed = match (live, self.berths[lane].source.clone()) {
+            (Some((version, origin)), _) => {
+                let name = version.id.name.clone();
+                let changed = Arc::new(version.with_settings(&settings));
+                self.place(lane, &name, origin, Ok(changed), Place::Live)?
+            }
+            (None, Some(source)) => self.load(lane, source, Place::Live, Some(&settings))?,
+            (None, None) => {
+                return Err(LoadError::Settings("no component serves that could take them".to_owned()));
+            }
         };
-        let name = version.id.name.clone();
-        let changed = Arc::new(version.with_settings(&settings));
-        let placed = self.place(lane, &name, origin, Ok(changed), Place::Live)?;
         // Only what was taken is given to the next file too.
         self.berths[lane].settings = settings;
         Ok(placed)

@@ -83,6 +83,8 @@ pub(crate) struct Service {
     pub places: Arc<AtomicBool>,
     pub serving: watch::Sender<PolicyVersion>,
     pub status: watch::Sender<PolicyStatus>,
+    /// To the loading thread, which drops what it is given: a decision should not wait for that.
+    pub gone: SyncSender<Vec<Gone>>,
 }
 
 impl Service {
@@ -110,8 +112,9 @@ impl Service {
                 }
                 Command::Operate { lane, order, reply } => {
                     let done = self.operate(lane, &order);
+                    // Before the answer: who has it tells the loading thread, which then finds this.
+                    self.give_away_gone();
                     let _ = reply.send(done);
-                    drop(self.lanes[lane].take_gone());
                 }
             }
         }
@@ -124,14 +127,24 @@ impl Service {
         let wall = self.clock.now().wall;
         for lane in &mut self.lanes {
             lane.revive(wall);
-            // Of a canary that just ended.
-            drop(lane.take_gone());
         }
         match &asked.question {
             Question::Observe { outcomes } => self.watch_canaries(outcomes),
             // About once a second: what is shown of shadows and canaries moves without any change of version.
             Question::Tick { .. } => self.publish(),
             _ => {}
+        }
+        // Of a canary that just ended.
+        self.give_away_gone();
+    }
+
+    /// While the loading thread compiles it drops nothing; what is too much to wait for it is dropped here.
+    fn give_away_gone(&mut self) {
+        for lane in &mut self.lanes {
+            let gone = lane.take_gone();
+            if !gone.is_empty() {
+                drop(self.gone.try_send(gone));
+            }
         }
     }
 

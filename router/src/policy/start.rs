@@ -26,6 +26,9 @@ use crate::tasks::{self, OnError};
 /// Questions on their way to the policy thread. With more, the built-in answers at once.
 const QUESTIONS: usize = 1_024;
 
+/// Displaced guests on their way to the loading thread, a change of version each.
+const GONE: usize = 4;
+
 /// Host stack of a thread that runs guests, on top of the guest's own.
 pub(crate) const HOST_STACK: usize = 2 * 1024 * 1024;
 
@@ -42,6 +45,7 @@ pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Handle, StartError
     let engine = Engine::new(&config.limits)?.cached_in(config.dir.as_deref());
     let (asks, questions) = sync_channel(QUESTIONS);
     let (loads, requests) = sync_channel(16);
+    let (gone, displaced) = sync_channel(GONE);
     let (serving, serving_seen) = watch::channel(builtin_version());
     let (status, status_seen) = watch::channel(PolicyStatus::builtin(clock.now().wall));
     let spaces = remembered(&config);
@@ -59,6 +63,7 @@ pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Handle, StartError
         places: places.clone(),
         serving,
         status: status.clone(),
+        gone,
     };
     spawn("policy", &config, move || service.run(&questions))?;
 
@@ -73,6 +78,7 @@ pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Handle, StartError
         status,
         compiling: Arc::default(),
         orders,
+        gone: displaced,
     };
     let alive = Arc::new(());
     let handles = Arc::downgrade(&alive);

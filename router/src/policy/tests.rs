@@ -1,6 +1,7 @@
 //! The whole host, through its handle, with real components: the shipped policies and the hostile fixture.
 
 mod compatibility;
+mod displaced;
 mod hostile;
 mod lanes;
 mod refusal;

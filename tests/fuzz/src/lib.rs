@@ -5,12 +5,14 @@
 //! coverage suggests, for as long as one likes (CONTRIBUTING.md).
 
 mod guest;
+mod instance;
 mod mutate;
 mod policy;
 mod seeds;
 mod upload;
 mod wire;
 
+pub use instance::{head, socket};
 pub use mutate::{Random, mutated};
 pub use policy::{answers, cases, component, log};
 pub use seeds::seeds;
@@ -21,9 +23,11 @@ pub use wire::{config, frame, names, object_info, prompt};
 pub type Target = fn(&[u8]);
 
 /// By name; how many inputs a bounded run gives each, which is about a second's worth.
-pub const TARGETS: [(&str, Target, u32); 10] = [
+pub const TARGETS: [(&str, Target, u32); 12] = [
     ("prompt", prompt, 3_000),
     ("frame", frame, 10_000),
+    ("head", head, 5_000),
+    ("socket", socket, 5_000),
     ("object_info", object_info, 300),
     ("names", names, 10_000),
     ("upload", upload, 600),

@@ -23,6 +23,18 @@ const CONFIGS: [&str; 2] = [
     include_str!("../../../examples/configs/public.toml"),
     include_str!("../../../examples/configs/two-gpus.toml"),
 ];
+/// The first byte is the method that was asked with.
+const HEADS: [&str; 9] = [
+    "GHTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: 2\r\nDate: Tue, 24 Nov 2026 20:30:00 GMT\r\nServer: Python/3.12 aiohttp/3.11.18\r\n\r\n{}",
+    "GHTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\nX-A: 1\r\nx-a: 2\r\n\r\nhello and more",
+    "HHTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n\r\n",
+    "GHTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n",
+    "GHTTP/1.1 204 No Content\r\nContent-Length: 0\r\nKeep-Alive: timeout=5\r\n\r\n",
+    "GHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+    "GHTTP/1.1 200 OK\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n",
+    "GHTTP/1.1 404 Not Found\r\nTransfer-Encoding: identity\r\nTrailer: x\r\nTE: y\r\nContent-Length: 1\r\n\r\nx",
+    "GHTTP/1.0 200 OK\r\nUpgrade: h2c\r\nProxy-Connection: close\r\nContent-Length: 18446744073709551615\r\n\r\n",
+];
 const NAMES: [&str; 8] = [
     "picture.png",
     "sub/folder/picture.png [output]",
@@ -43,6 +55,8 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     match target {
         "prompt" => posted(),
         "frame" => frames(),
+        "head" => texts(&HEADS),
+        "socket" => streams(),
         "object_info" => texts(&[OBJECT_INFO]),
         "names" => texts(&NAMES),
         "upload" => uploads(),
@@ -78,6 +92,30 @@ fn frames() -> Vec<Vec<u8>> {
     frames.push([b"\x01\0\0\0\x04".as_slice(), &length, meta, b"\xff\xd8\xff\xe0xxxx"].concat());
     frames.push([b"\x01\0\0\0\x03\0\0\0\x013".as_slice(), b"a text"].concat());
     frames
+}
+
+/// Websocket streams; the first byte says how they are cut.
+fn streams() -> Vec<Vec<u8>> {
+    let frame = |first: u8, payload: &[u8]| {
+        let length = payload.len();
+        let mut bytes = match length {
+            ..=125 => vec![first, length as u8],
+            126..=0xffff => [&[first, 126][..], &(length as u16).to_be_bytes()].concat(),
+            _ => [&[first, 127][..], &(length as u64).to_be_bytes()].concat(),
+        };
+        bytes.extend_from_slice(payload);
+        bytes
+    };
+    let event = br#"{"type": "status", "data": {"status": {"exec_info": {"queue_remaining": 0}}}}"#;
+    let text = "a t\u{e9}xt in parts".as_bytes();
+    vec![
+        [vec![0], frame(0x81, event), frame(0x82, &[1; 300]), frame(0x88, &[3, 0xe8])].concat(),
+        [vec![5], frame(0x01, &text[..4]), frame(0x89, b"hi"), frame(0x00, &[]), frame(0x80, &text[4..])]
+            .concat(),
+        [vec![255], frame(0x82, &[7; 5_000]), frame(0x8a, b""), frame(0x82, &[8; 66_000])].concat(),
+        [vec![40], frame(0x02, &[1; 5_000]), frame(0x00, &[2; 5_000]), frame(0x80, &[3; 70_000])].concat(),
+        [vec![1], frame(0x81, b"\xff\xfe"), frame(0x81, event)].concat(),
+    ]
 }
 
 /// Forms as browsers and scripts write them: the line of the content type, then the body.

@@ -76,10 +76,12 @@ fn another(id: Option<&str>) -> Renaming {
 
 fn told(event: &Event) {
     let another = another(event.prompt_id.as_deref());
+    // By its grammar: a number may be larger than any that is kept here.
+    let is_json = |text: &str| serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok();
     let text = event.renamed(&another);
-    assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok(), "a client is told JSON: {text}");
+    assert!(is_json(&text), "a client is told JSON: {text}");
     let (text, _) = event.tagged(&another, &InstanceId::from("gpu0"));
-    assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok(), "a client is told JSON: {text}");
+    assert!(is_json(&text), "a client is told JSON: {text}");
     let _ = (event.nodes_finished(), event.names_a_node());
 }
 

@@ -77,4 +77,4 @@ macro_rules! bounded {
     };
 }
 
-bounded!(prompt frame object_info names upload config cases log component answers);
+bounded!(prompt frame head socket object_info names upload config cases log component answers);

@@ -1,6 +1,7 @@
 //! End-to-end tests: one file per behaviour. See the harness in `tests/src`.
 
 mod author;
+mod canary;
 mod clients;
 mod configuration;
 mod crashes;
@@ -24,6 +25,8 @@ mod orders;
 mod pass_through;
 mod policy;
 mod queue;
+mod recording;
+mod reloading;
 mod replay;
 mod restart;
 mod schedules;

@@ -22,7 +22,7 @@ const PING: u8 = 9;
 const PONG: u8 = 10;
 
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::fleet) enum Message {
+pub enum Message {
     Text(Utf8Bytes),
     Binary(Bytes),
     Ping(Bytes),
@@ -32,7 +32,7 @@ pub(in crate::fleet) enum Message {
 
 /// What no websocket server may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(in crate::fleet) enum Violation {
+pub enum Violation {
     #[error("a message of {0} bytes, which is too long")]
     TooLong(u64),
     #[error("a text that is not UTF-8")]
@@ -47,7 +47,7 @@ pub(in crate::fleet) enum Violation {
 
 /// What has been read and not been taken.
 #[derive(Debug)]
-pub(super) struct Incoming {
+pub struct Incoming {
     max: usize,
     /// From the beginning of a frame on.
     buffer: BytesMut,
@@ -74,12 +74,12 @@ struct Head {
 
 impl Incoming {
     /// `early` was read already; messages of more than `max` bytes are violations.
-    pub(super) fn new(early: &[u8], max: usize) -> Self {
+    pub fn new(early: &[u8], max: usize) -> Self {
         Self { max, buffer: BytesMut::from(early), large: None, begun: None }
     }
 
     /// Where the next bytes go.
-    pub(super) fn room(&mut self) -> &mut BytesMut {
+    pub fn room(&mut self) -> &mut BytesMut {
         match &mut self.large {
             Some(large) => &mut large.bytes,
             None => {
@@ -92,7 +92,7 @@ impl Incoming {
     }
 
     /// The next message that has come whole.
-    pub(super) fn take(&mut self) -> Result<Option<Message>, Violation> {
+    pub fn take(&mut self) -> Result<Option<Message>, Violation> {
         while let Some((head, payload)) = self.frame()? {
             if let Some(message) = self.message(head, payload)? {
                 return Ok(Some(message));

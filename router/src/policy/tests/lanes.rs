@@ -133,3 +133,31 @@ async fn every_lane_that_wants_outcomes_hears_of_them() {
     assert_eq!(heard, [("model-affinity", Some(Fallback::NotExported)), ("hostile", None)]);
     assert!(decided.records.iter().all(|record| record.hook == Hook::Observe));
 }
+
+#[tokio::test]
+async fn versions_are_taken_back_more_often_than_there_is_room_for_guests() {
+    let (handle, _) = started(Config { limits: PATIENT, ..Config::default() });
+    let first = handle.version();
+    let second = handle.load(bytes("b", Shipped::LeastLoaded)).await.unwrap();
+    for _ in 0..40 {
+        for version in [&first, &second] {
+            let wanted = Some(version.digest.to_string());
+            assert_eq!(handle.order(None, Order::Promote(wanted)).await.as_ref(), Ok(version));
+            let (_, fallback, decided) = route(&handle).await;
+            assert_eq!((fallback, &decided.records[0].version), (None, version));
+        }
+    }
+}
+
+#[tokio::test]
+async fn settings_that_kept_a_component_out_of_service_are_made_good_without_a_restart() {
+    let settings = object(json!({"max_wait": 1}));
+    let config = Config { settings, limits: PATIENT, ..Config::default() };
+    let handle = start(config, Arc::new(ManualClock::default())).unwrap();
+    assert_eq!(&*handle.version().name, "builtin");
+    let again = handle.reconfigured(None, object(json!({"max_wait": 1}))).await.unwrap_err().to_string();
+    assert!(again.contains("unknown field `max_wait`"), "{again}");
+    let right = handle.reconfigured(None, object(json!({"max_extra_wait_ms": 1}))).await.unwrap();
+    assert_eq!((&*right.name, handle.version()), ("model-affinity", right.clone()));
+    assert_eq!(handle.status().ordered, [], "it is what is configured");
+}
