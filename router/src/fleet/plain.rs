@@ -127,11 +127,12 @@ impl Head {
     }
 }
 
-/// Digits and nothing else.
+/// Digits and nothing else, and no more than a file can have; hyper keeps the largest numbers for other things.
 fn number(text: &[u8]) -> Option<u64> {
-    let digit = |byte: &u8| byte.is_ascii_digit().then(|| u64::from(byte - b'0'));
+    let digit = |byte: &u8| byte.is_ascii_digit().then(|| i64::from(byte - b'0'));
     let (first, rest) = text.split_first()?;
-    rest.iter().try_fold(digit(first)?, |sum, byte| sum.checked_mul(10)?.checked_add(digit(byte)?))
+    let sum = rest.iter().try_fold(digit(first)?, |sum, byte| sum.checked_mul(10)?.checked_add(digit(byte)?));
+    sum.and_then(|sum| u64::try_from(sum).ok())
 }
 
 #[cfg(test)]
@@ -213,6 +214,7 @@ mod tests {
             "HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: \r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: x-a\r\n\r\n",
             "HTTP/1.1 200 Fine\r\nContent-Length: 5\r\n\r\n",
             "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n",
