@@ -116,11 +116,11 @@ fn a_hostile_policy_in_c_does_not_conform_and_is_told_how() {
     };
     let well = conform("nothing", false);
     assert!(well.code == Some(0) && well.out.contains("it conforms"), "{}{}", well.out, well.err);
-    // What is met first, a limit or the deadline, is the machine's affair.
+    // What is met first, a trap, a limit or the deadline, is the machine's affair.
     for (deed, rule, reasons) in [
-        ("null-call", "totality", ["trap", "trap"]),
-        ("wild-write", "totality", ["trap", "trap"]),
-        ("overflow", "totality", ["trap", "trap"]),
+        ("null-call", "totality", ["trap", "deadline"]),
+        ("wild-write", "totality", ["trap", "deadline"]),
+        ("overflow", "totality", ["trap", "deadline"]),
         ("loop", "totality", ["deadline", "deadline"]),
         ("host-calls", "totality", ["limit", "deadline"]),
         ("memory", "totality", ["limit", "deadline"]),
