@@ -394,6 +394,15 @@ pub async fn failed_start(arguments: &[&str], variables: &[(&str, &str)]) -> Exi
     ended(within("the router gives up", run).await.expect("it ran"))
 }
 
+/// The arguments of one instance, this state and ports that are free.
+///
+/// # Panics
+/// When the path is not UTF-8.
+pub fn placed<'a>(instance: &'a str, state: &'a Path) -> [&'a str; 8] {
+    let state = state.to_str().expect("UTF-8");
+    ["--instance", instance, "--state-dir", state, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+}
+
 /// Runs the binary to its end, whatever it says.
 pub fn run(arguments: &[&str]) -> Exit {
     ended(command(arguments).output().expect("the binary runs"))

@@ -34,8 +34,8 @@ impl Key {
     }
 }
 
-/// Whoever has no key is told so; a browser is refused what a page elsewhere could make a browser send: another origin, or a name that was made to point here.
-/// Programs send none of the headers that are looked at.
+/// Whoever has no key is told so. A browser is refused what a page elsewhere could make it send: another origin, or a name
+/// that was made to point here. Programs send none of the headers that are looked at for that.
 pub(super) async fn guard(State(key): State<Key>, request: Request, next: Next) -> Answer {
     if !key.admits(request.uri().path(), request.headers()) {
         let message = "the admin key is needed: Authorization: Bearer <key> (COMFY_ROUTER_ADMIN_KEY)";

@@ -79,17 +79,7 @@ async fn two_routers_do_not_share_a_ledger() {
     let router = comfy_router_tests::Serve::over(fleet.instances()).start().await;
     let state = router.state_dir();
     let up = fleet.instances().remove(0);
-    let arguments = [
-        "serve",
-        "--state-dir",
-        state.to_str().expect("UTF-8"),
-        "--listen",
-        "127.0.0.1:0",
-        "--admin",
-        "127.0.0.1:0",
-        "--instance",
-        &up,
-    ];
+    let arguments = [&["serve"], &comfy_router_tests::placed(&up, &state)[..]].concat();
     let exit = failed_start(&arguments, &[]).await;
     assert_eq!(exit.code, Some(1), "{}{}", exit.out, exit.err);
     assert!(exit.err.contains(state.to_str().expect("UTF-8")), "the ledger is named: {}", exit.err);

@@ -1,6 +1,6 @@
 //! What probes and `serve --check` are told is true.
 
-use comfy_router_tests::{Client, Fleet, Router, Serve, eventually, failed_start, plain};
+use comfy_router_tests::{Client, Fleet, Router, Serve, eventually, failed_start, placed, plain};
 use serde_json::{Value, json};
 
 async fn unready(router: &Router) -> Value {
@@ -70,18 +70,7 @@ async fn a_check_passes_where_a_start_would_and_leaves_nothing() {
     let fleet = Fleet::of(1).await;
     let folder = tempfile::tempdir().expect("a folder");
     let state = folder.path().join("state");
-    let state = state.to_str().expect("UTF-8");
-    let (code, said) = check(&[
-        "--instance",
-        &fleet.instances()[0],
-        "--state-dir",
-        state,
-        "--listen",
-        "127.0.0.1:0",
-        "--admin",
-        "127.0.0.1:0",
-    ])
-    .await;
+    let (code, said) = check(&placed(&fleet.instances()[0], &state)).await;
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("everything is in order"), "{said}");
     assert!(std::fs::read_dir(folder.path()).expect("a folder").next().is_none(), "nothing is left");
@@ -140,19 +129,9 @@ async fn a_check_looks_at_the_components_of_single_interfaces_too() {
     std::fs::write(&file, "no component").expect("written");
     let hook = format!("policy.hooks.housekeeping={:?}", file.display().to_string());
     let state = folder.path().join("state");
-    let (code, said) = check(&[
-        "--instance",
-        &fleet.instances()[0],
-        "--state-dir",
-        state.to_str().expect("UTF-8"),
-        "--listen",
-        "127.0.0.1:0",
-        "--admin",
-        "127.0.0.1:0",
-        "--set",
-        &hook,
-    ])
-    .await;
+    let instances = fleet.instances();
+    let arguments = [&placed(&instances[0], &state)[..], &["--set", &hook]].concat();
+    let (code, said) = check(&arguments).await;
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("broken.wasm") && said.contains("not WebAssembly"), "{said}");
 }

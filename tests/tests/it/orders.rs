@@ -152,23 +152,10 @@ async fn a_second_router_on_the_same_state_leaves_the_orders_of_the_first_alone(
     let orders = || std::fs::read_to_string(router.state_dir().join("policy/orders.json")).expect("orders");
     let before = orders();
     let state = router.state_dir();
-    let exit = comfy_router_tests::failed_start(
-        &[
-            "serve",
-            "--instance",
-            &fleet.instances()[0],
-            "--state-dir",
-            state.to_str().expect("UTF-8"),
-            "--listen",
-            "127.0.0.1:0",
-            "--admin",
-            "127.0.0.1:0",
-            "--policy",
-            &file(&folder, "least-loaded"),
-        ],
-        &[],
-    )
-    .await;
+    let (instances, policy) = (fleet.instances(), file(&folder, "least-loaded"));
+    let arguments =
+        [&["serve"], &comfy_router_tests::placed(&instances[0], &state)[..], &["--policy", &policy]].concat();
+    let exit = comfy_router_tests::failed_start(&arguments, &[]).await;
     assert!(exit.code == Some(1) && exit.err.contains("in use"), "{}", exit.err);
     assert_eq!(orders(), before);
     killed_and_back(&mut router).await;
