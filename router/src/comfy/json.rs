@@ -4,6 +4,8 @@
 //! here as `null`, which is also what a browser's `JSON.stringify` makes of them: kept as they are, one such number in
 //! one prompt would make `/queue` and `/history` unreadable for every browser.
 
+mod walk;
+
 use std::borrow::Cow;
 
 use indexmap::IndexMap;
@@ -12,6 +14,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::errors::clip;
+pub use walk::{Malformed, Walk, string};
 
 /// Deeper nesting is refused; `serde_json`'s own limit when it builds values.
 pub const MAX_DEPTH: usize = 127;

@@ -1,10 +1,9 @@
 //! Binary messages: a big-endian `u32` type, then what the type says.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use serde::Deserialize;
 
-use super::{Frame, Renaming};
-use crate::comfy::json;
+use super::{Frame, Renaming, event};
+use crate::comfy::json::{Malformed, Walk};
 
 const IMAGE: u32 = 1;
 const TEXT: u32 = 3;
@@ -32,14 +31,30 @@ pub struct TextFrame {
     pub raw: Bytes,
 }
 
-#[derive(Deserialize)]
-struct Metadata {
-    #[serde(default)]
-    prompt_id: Option<String>,
-    #[serde(default)]
-    node_id: Option<String>,
-    #[serde(default)]
-    image_type: Option<String>,
+/// The members of a preview's metadata that are looked at, undecoded.
+#[derive(Default)]
+struct Metadata<'a> {
+    prompt_id: Option<&'a str>,
+    node_id: Option<&'a str>,
+    image_type: Option<&'a str>,
+}
+
+impl<'a> Metadata<'a> {
+    fn of(text: &'a str) -> Result<Self, Malformed> {
+        let (mut walk, mut metadata) = (Walk::new(text), Self::default());
+        walk.object(|walk, key| {
+            let value = Some(walk.value()?);
+            match key {
+                "prompt_id" => metadata.prompt_id = value,
+                "node_id" => metadata.node_id = value,
+                "image_type" => metadata.image_type = value,
+                _ => {}
+            }
+            Ok(())
+        })?;
+        walk.end()?;
+        Ok(metadata)
+    }
 }
 
 pub(super) fn parse(bytes: Bytes) -> Frame {
@@ -74,12 +89,12 @@ fn with_metadata(bytes: &Bytes) -> Option<Frame> {
     if length > MAX_METADATA {
         return None;
     }
-    let text = bytes.get(8..8 + length).filter(|text| text.starts_with(b"{"))?;
-    let metadata: Metadata = json::parse(text).ok()?;
+    let metadata = Metadata::of(std::str::from_utf8(bytes.get(8..8 + length)?).ok()?).ok()?;
+    let png = event::text(metadata.image_type, 256).is_some_and(|kind| kind == "image/png");
     Some(Frame::Preview(Preview {
-        prompt_id: metadata.prompt_id,
-        node_id: metadata.node_id,
-        format: if metadata.image_type.as_deref() == Some("image/png") { 2 } else { 1 },
+        prompt_id: event::text(metadata.prompt_id, 256),
+        node_id: event::text(metadata.node_id, 256),
+        format: if png { 2 } else { 1 },
         metadata: Some(bytes.slice(..8 + length)),
         image: bytes.slice(8 + length..),
     }))

@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 
-use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{Renaming, Utf8Bytes};
+use crate::comfy::errors::clip;
 use crate::comfy::files;
-use crate::comfy::json;
+use crate::comfy::json::{self, Malformed, Walk};
 use crate::model::event::OutputFile;
 use crate::model::id::InstanceId;
 
@@ -78,134 +78,84 @@ impl ErrorData {
     }
 }
 
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Cow<'a, str>,
-    #[serde(borrow, default)]
-    data: Data<'a>,
-}
-
-/// The members of any event's `data` that are looked at. All are undecoded: an author may use the names for anything, and
-/// `data` itself need not be an object.
+/// The members of any event that are looked at. All are undecoded: an author may use the names for anything, and `data`
+/// itself need not be an object. Of equal members the last counts, as in Python.
 #[derive(Default)]
-struct Data<'a> {
-    prompt_id: Option<&'a RawValue>,
-    node: Option<&'a RawValue>,
-    display_node: Option<&'a RawValue>,
-    nodes: Option<&'a RawValue>,
-    value: Option<&'a RawValue>,
-    max: Option<&'a RawValue>,
-    status: Option<&'a RawValue>,
-    node_id: Option<&'a RawValue>,
-    node_type: Option<&'a RawValue>,
-    exception_type: Option<&'a RawValue>,
-    exception_message: Option<&'a RawValue>,
+struct Members<'a> {
+    kind: Option<&'a str>,
+    prompt_id: Option<&'a str>,
+    node: Option<&'a str>,
+    display_node: Option<&'a str>,
+    nodes: Option<&'a str>,
+    value: Option<&'a str>,
+    max: Option<&'a str>,
+    status: Option<&'a str>,
+    node_id: Option<&'a str>,
+    node_type: Option<&'a str>,
+    exception_type: Option<&'a str>,
+    exception_message: Option<&'a str>,
 }
 
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "snake_case")]
-enum Member {
-    PromptId,
-    Node,
-    DisplayNode,
-    Nodes,
-    Value,
-    Max,
-    Status,
-    NodeId,
-    NodeType,
-    ExceptionType,
-    ExceptionMessage,
-    #[serde(other)]
-    Other,
-}
+impl<'a> Members<'a> {
+    /// Of the object that is the whole text.
+    fn of(walk: &mut Walk<'a>) -> Result<Self, Malformed> {
+        let mut members = Self::default();
+        walk.object(|walk, key| match key {
+            "type" => {
+                members.kind = Some(walk.value()?);
+                Ok(())
+            }
+            "data" => {
+                members = Self { kind: members.kind, ..Self::default() };
+                members.read_data(walk)
+            }
+            _ => walk.value().map(drop),
+        })?;
+        walk.end()?;
+        Ok(members)
+    }
 
-impl<'a> Data<'a> {
-    fn member(&mut self, member: &Member) -> Option<&mut Option<&'a RawValue>> {
-        Some(match member {
-            Member::PromptId => &mut self.prompt_id,
-            Member::Node => &mut self.node,
-            Member::DisplayNode => &mut self.display_node,
-            Member::Nodes => &mut self.nodes,
-            Member::Value => &mut self.value,
-            Member::Max => &mut self.max,
-            Member::Status => &mut self.status,
-            Member::NodeId => &mut self.node_id,
-            Member::NodeType => &mut self.node_type,
-            Member::ExceptionType => &mut self.exception_type,
-            Member::ExceptionMessage => &mut self.exception_message,
-            Member::Other => return None,
+    fn read_data(&mut self, walk: &mut Walk<'a>) -> Result<(), Malformed> {
+        if walk.next_byte() != b'{' {
+            return walk.value().map(drop);
+        }
+        walk.object(|walk, key| {
+            let value = walk.value()?;
+            if let Some(member) = self.data(key) {
+                *member = Some(value);
+            }
+            Ok(())
         })
     }
-}
 
-impl<'de: 'a, 'a> Deserialize<'de> for Data<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(DataVisitor)
-    }
-}
-
-struct DataVisitor;
-
-/// One pass: `data` is most of an event, and some have tens of kilobytes. Of equal members the last counts, as in Python.
-impl<'de> Visitor<'de> for DataVisitor {
-    type Value = Data<'de>;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("anything")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut data = Data::default();
-        while let Some(key) = map.next_key::<Member>()? {
-            match data.member(&key) {
-                Some(member) => *member = map.next_value()?,
-                None => drop(map.next_value::<IgnoredAny>()?),
-            }
-        }
-        Ok(data)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Data::default())
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(Data::default())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(Data::default())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(Data::default())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(Data::default())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(Data::default())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
-        Ok(Data::default())
+    fn data(&mut self, key: &str) -> Option<&mut Option<&'a str>> {
+        Some(match key {
+            "prompt_id" => &mut self.prompt_id,
+            "node" => &mut self.node,
+            "display_node" => &mut self.display_node,
+            "nodes" => &mut self.nodes,
+            "value" => &mut self.value,
+            "max" => &mut self.max,
+            "status" => &mut self.status,
+            "node_id" => &mut self.node_id,
+            "node_type" => &mut self.node_type,
+            "exception_type" => &mut self.exception_type,
+            "exception_message" => &mut self.exception_message,
+            _ => return None,
+        })
     }
 }
 
 impl Event {
     pub(super) fn parse(raw: Utf8Bytes) -> Option<Self> {
-        let raw = match json::text(raw.as_bytes()).ok()? {
-            Cow::Borrowed(_) => raw,
-            Cow::Owned(clean) => Utf8Bytes::from(clean),
-        };
-        let Envelope { kind: name, data } = object(raw.as_str())?;
-        let kind = kind(&name, &data);
-        let prompt_id = text(data.prompt_id, 256);
+        let mut walk = Walk::new(raw.as_str());
+        let members = Members::of(&mut walk).ok()?;
+        if walk.met_non_numbers() {
+            let Cow::Owned(clean) = json::text(raw.as_bytes()).ok()? else { return None };
+            return Self::parse(clean.into());
+        }
+        let kind = kind(&json::string(members.kind?)?, &members);
+        let prompt_id = text(members.prompt_id, 256);
         Some(Self { kind, prompt_id, raw })
     }
 
@@ -267,24 +217,19 @@ impl Event {
     }
 }
 
-/// Derived readers take lists for objects, member by member; these texts may be anything.
-fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
-    text.trim_start().starts_with('{').then(|| serde_json::from_str(text).ok()).flatten()
-}
-
-fn kind(name: &str, data: &Data<'_>) -> Kind {
+fn kind(name: &str, data: &Members<'_>) -> Kind {
     match name {
         "status" => Kind::Status { remaining: remaining(data).unwrap_or(0) },
         "feature_flags" => Kind::FeatureFlags,
         "execution_start" => Kind::ExecutionStart,
         "execution_cached" => Kind::ExecutionCached {
-            nodes: data.nodes.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default(),
+            nodes: data.nodes.and_then(|raw| serde_json::from_str(raw).ok()).unwrap_or_default(),
         },
         "executing" => {
             Kind::Executing { node: text(data.node, 256), display_node: text(data.display_node, 256) }
         }
         "progress" => {
-            let number = |raw: Option<&RawValue>| raw.and_then(|raw| raw.get().parse().ok()).unwrap_or(0.0);
+            let number = |raw: Option<&str>| raw.and_then(|raw| raw.parse().ok()).unwrap_or(0.0);
             Kind::Progress { value: number(data.value), max: number(data.max), node: text(data.node, 256) }
         }
         "progress_state" => Kind::ProgressState,
@@ -298,11 +243,11 @@ fn kind(name: &str, data: &Data<'_>) -> Kind {
         })),
         "execution_interrupted" => Kind::ExecutionInterrupted,
         "logs" => Kind::Logs,
-        other => Kind::Other(crate::comfy::errors::clip(other, 128).to_owned()),
+        other => Kind::Other(clip(other, 128).to_owned()),
     }
 }
 
-fn remaining(data: &Data<'_>) -> Option<u64> {
+fn remaining(data: &Members<'_>) -> Option<u64> {
     #[derive(Deserialize)]
     struct Status {
         exec_info: ExecInfo,
@@ -311,18 +256,16 @@ fn remaining(data: &Data<'_>) -> Option<u64> {
     struct ExecInfo {
         queue_remaining: u64,
     }
-    Some(serde_json::from_str::<Status>(data.status?.get()).ok()?.exec_info.queue_remaining)
+    Some(serde_json::from_str::<Status>(data.status?).ok()?.exec_info.queue_remaining)
 }
 
 /// A text, or a number as its text: node ids are usually the one and sometimes the other.
-fn text(raw: Option<&RawValue>, max: usize) -> Option<String> {
-    let raw = raw?.get();
-    match raw.as_bytes().first()? {
-        b'"' => {
-            let text: String = serde_json::from_str(raw).ok()?;
-            Some(crate::comfy::errors::clip(&text, max).to_owned())
-        }
-        b'0'..=b'9' | b'-' => Some(crate::comfy::errors::clip(raw, max).to_owned()),
-        _ => None,
-    }
+pub(super) fn text(raw: Option<&str>, max: usize) -> Option<String> {
+    let raw = raw?;
+    let text = match raw.as_bytes().first()? {
+        b'"' => json::string(raw)?,
+        b'0'..=b'9' | b'-' => raw.into(),
+        _ => return None,
+    };
+    Some(clip(&text, max).to_owned())
 }
