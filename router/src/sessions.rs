@@ -27,7 +27,7 @@ use uuid::Uuid;
 use crate::comfy::frame;
 use crate::metrics;
 pub use message::{Class, Message, Payload};
-pub use outbox::{Closed, Outbox};
+pub use outbox::{Closed, Line, Outbox, Sent};
 use table::Table;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,8 +1,9 @@
 //! A client's websocket: its session's outbox on one side, the connection on the other.
 
+mod batch;
+mod line;
 mod order;
 mod receipt;
-mod writer;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,10 +13,11 @@ use futures_util::{SinkExt, StreamExt};
 use hyper::header::{
     CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::{OnUpgrade, Parts};
 use hyper::{HeaderMap, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -28,9 +30,9 @@ use crate::comfy::{frame, json};
 use crate::metrics;
 use crate::sessions::{Closed, Connection, Message};
 use crate::tasks::{self, OnError};
+use line::{End, Line};
 use order::Order;
 use receipt::Receipts;
-use writer::Batch;
 
 /// How long a client may take to accept the end of its connection.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -39,7 +41,7 @@ const LINGER: Duration = Duration::from_millis(20);
 /// Clients say little; each of a thousand idle ones holds this much.
 const READ_BUFFER: usize = 2 << 10;
 
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
+type Socket = WebSocketStream<End>;
 
 impl Front {
     pub(super) fn websocket(self: Arc<Self>, mut call: Call) -> Answered {
@@ -67,16 +69,27 @@ impl Front {
     }
 
     async fn serve(&self, upgrade: OnUpgrade, mut connection: Connection) {
-        let Ok(upgraded) = upgrade.await else { return };
+        let Some(Parts { io, read_buf, .. }) =
+            upgrade.await.ok().and_then(|upgraded| upgraded.downcast::<TokioIo<TcpStream>>().ok())
+        else {
+            return;
+        };
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
             .max_message_size(Some(self.limits.ws_message_bytes))
             .max_frame_size(Some(self.limits.ws_message_bytes));
-        let io = TokioIo::new(upgraded);
-        let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
+        let line = Arc::new(Line::new(io.into_inner()));
+        let mut socket = WebSocketStream::from_partially_read(
+            End(line.clone()),
+            read_buf.into(),
+            Role::Server,
+            Some(config),
+        )
+        .await;
         tracing::debug!(client = %connection.sid, "client connected");
-        let ended = self.converse(&mut socket, &connection).await;
+        let ended = self.converse(&mut socket, &line, &connection).await;
+        connection.outbox.shut();
         let (reason, code) = match ended {
             Ended::Left => {
                 connection.closed_well();
@@ -101,11 +114,15 @@ impl Front {
         }
     }
 
-    async fn converse(&self, socket: &mut Socket, connection: &Connection) -> Ended {
+    async fn converse(&self, socket: &mut Socket, line: &Arc<Line>, connection: &Connection) -> Ended {
         let mut flags = Flags::default();
         let (mut waiting, mut order, mut receipts) = (Vec::new(), Order::default(), Receipts::new());
-        let mut batch = Batch::default();
+        let mut open = false;
         loop {
+            if flags.preview_metadata && !open && !order.holds_one() {
+                open = true;
+                connection.outbox.open(line.clone());
+            }
             let mut closed = None;
             tokio::select! {
                 taken = connection.outbox.take(&mut waiting) => match taken {
@@ -136,21 +153,18 @@ impl Front {
                     None => return Ended::Broken(tungstenite::Error::ConnectionClosed),
                 },
             }
-            if !waiting.is_empty() {
-                if closed.is_none() && waiting.iter().any(Message::is_news) {
-                    self.answering.settled(connection.client()).await;
-                }
-                receipts.note(&waiting);
-                waiting.drain(..).for_each(|message| batch.add(message, flags.preview_metadata));
-                let receipt = match deliver(socket, connection, &mut batch).await {
-                    Ok(()) => receipts.wanted(connection.outbox.emptied()),
-                    Err(ended) => return ended,
-                };
-                if let Some(receipt) = receipt
-                    && let Err(error) = socket.send(Ws::Ping(receipt)).await
-                {
-                    return Ended::Broken(error);
-                }
+            if closed.is_none() && waiting.iter().any(Message::is_news) {
+                self.answering.settled(connection.client()).await;
+            }
+            receipts.note(&waiting);
+            line.add(waiting.drain(..), flags.preview_metadata);
+            if let Err(ended) = deliver(line, connection).await {
+                return ended;
+            }
+            if let Some(receipt) = receipts.wanted(connection.outbox.emptied())
+                && let Err(error) = socket.send(Ws::Ping(receipt)).await
+            {
+                return Ended::Broken(error);
             }
             if let Some(why) = closed {
                 return Ended::Closed(why);
@@ -196,12 +210,8 @@ impl Flags {
 
 /// Writes what waits. A client that stops reading is given up soon after its outbox overflows: what is half written must
 /// be whole before anything else can be said.
-async fn deliver(socket: &mut Socket, connection: &Connection, batch: &mut Batch) -> Result<(), Ended> {
-    let mut write = pin!(async {
-        // The library may have part of an answer to a ping left to write.
-        socket.flush().await?;
-        batch.write_to(socket.get_mut()).await.map_err(tungstenite::Error::Io)
-    });
+async fn deliver(line: &Line, connection: &Connection) -> Result<(), Ended> {
+    let mut write = pin!(line.flush());
     let written = tokio::select! {
         biased;
         written = &mut write => written,
@@ -209,7 +219,7 @@ async fn deliver(socket: &mut Socket, connection: &Connection, batch: &mut Batch
             tokio::time::timeout(GOODBYE, write).await.map_err(|_| Ended::Stuck)?
         }
     };
-    written.map_err(Ended::Broken)
+    written.map_err(|error| Ended::Broken(error.into()))
 }
 
 /// The handshake's answer; none if this is no websocket handshake of version 13.

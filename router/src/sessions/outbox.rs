@@ -1,7 +1,7 @@
 //! What waits for one client.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::Notify;
@@ -24,6 +24,21 @@ pub struct Outbox {
     overflowed: Notify,
 }
 
+/// A way to the client past its outbox, for what need not wait because nothing does: the reader's task is not woken for it.
+pub trait Line: Send + Sync + std::fmt::Debug {
+    /// Sends the message or leaves it, and never waits.
+    fn send(&self, message: &Message) -> Sent;
+}
+
+/// How far a message got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    No,
+    Whole,
+    /// The rest is the reader's to send, before anything else.
+    Begun,
+}
+
 /// Why nothing more will come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closed {
@@ -39,12 +54,39 @@ struct Queue {
     result_bytes: usize,
     emptied: Option<Instant>,
     closed: Option<Closed>,
+    line: Option<Arc<dyn Line>>,
+    /// The reader has sent all that it took, and waits.
+    idle: bool,
+    /// The reader is to send the rest of what the line began.
+    begun: bool,
 }
 
 impl Outbox {
     pub(super) fn new(max_messages: usize, max_bytes: usize) -> Self {
         let queue = Mutex::default();
         Self { max_messages, max_bytes, queue, arrived: Notify::new(), overflowed: Notify::new() }
+    }
+
+    /// From now on what can be superseded goes over the line while nothing waits. It is the reader's, who sends nothing
+    /// while it waits in [`Outbox::take`].
+    pub fn open(&self, line: Arc<dyn Line>) {
+        self.queue().line = Some(line);
+    }
+
+    /// The reader has gone: nothing goes over its line any more.
+    pub fn shut(&self) {
+        self.queue().line = None;
+    }
+
+    /// Over the line, if that can be, or into the queue.
+    pub(super) fn send(&self, message: &Message) {
+        let sent = self.queue().over_the_line(message);
+        match sent {
+            Sent::No => return self.push(message.clone()),
+            Sent::Whole => {}
+            Sent::Begun => self.arrived.notify_one(),
+        }
+        metrics::client_frame(message.class.frame_kind(), message.payload.len());
     }
 
     /// Never waits. A client that keeps up gets every message; for one that falls behind a newer preview or progress
@@ -58,6 +100,7 @@ impl Outbox {
             queue.supersede(&message);
         }
         metrics::client_frame(message.class.frame_kind(), message.payload.len());
+        queue.idle = false;
         queue.add(message);
         if self.is_over(&queue) {
             self.relieve(&mut queue);
@@ -70,20 +113,22 @@ impl Outbox {
         }
     }
 
-    /// The oldest of the messages that wait, moved to the end of `into`; waits for one. The error comes when the outbox is
-    /// closed and empty.
+    /// The oldest of the messages that wait, moved to the end of `into`; waits for one. None of them, if all that there is to
+    /// send is the rest of what the line began. The error comes when the outbox is closed and empty.
     pub async fn take(&self, into: &mut Vec<Message>) -> Result<(), Closed> {
         loop {
             let arrived = self.arrived.notified();
             {
                 let mut queue = self.queue();
-                if !queue.messages.is_empty() {
+                queue.idle = false;
+                if std::mem::take(&mut queue.begun) || !queue.messages.is_empty() {
                     queue.take_part(into);
                     return Ok(());
                 }
                 if let Some(closed) = queue.closed {
                     return Err(closed);
                 }
+                queue.idle = true;
             }
             arrived.await;
         }
@@ -140,6 +185,19 @@ impl Outbox {
 }
 
 impl Queue {
+    fn over_the_line(&mut self, message: &Message) -> Sent {
+        let line = self.line.as_ref().filter(|_| self.idle && self.closed.is_none());
+        let sent = match line {
+            Some(line) if message.class.is_superseded() => line.send(message),
+            _ => Sent::No,
+        };
+        if sent == Sent::Begun {
+            self.begun = true;
+            self.idle = false;
+        }
+        sent
+    }
+
     fn add(&mut self, message: Message) {
         *self.share_of(&message) += message.payload.len();
         self.messages.push_back(message);

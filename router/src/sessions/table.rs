@@ -96,7 +96,7 @@ impl Table {
         let newest = known.sockets.last().copied();
         // First sent, then kept: whoever has got everything until the record's moment has got this.
         if let Some(outbox) = newest.and_then(|id| self.sockets.get(&id)) {
-            outbox.push(message.clone());
+            outbox.send(&message);
         }
         let before = known.records.bytes();
         known.records.keep(job, &message, newest, limits.within(before + MAX_KEPT.saturating_sub(self.kept)));

@@ -244,3 +244,72 @@ async fn silence_is_broken_by_a_status() {
         () = statuses => {}
     }
 }
+
+/// What went over it, and how far the next message gets.
+#[derive(Debug)]
+struct Wire(Mutex<(Vec<&'static str>, Sent)>);
+
+impl Line for Wire {
+    fn send(&self, message: &Message) -> Sent {
+        let mut wire = self.0.lock().unwrap();
+        if wire.1 != Sent::No {
+            wire.0.push(message.class.frame_kind().as_str());
+        }
+        wire.1
+    }
+}
+
+#[test]
+fn what_can_be_superseded_goes_over_the_line_while_the_reader_waits() {
+    let sessions = handle(Config::default());
+    let connection = sessions.connect(Some("a"), "t").unwrap();
+    let wire = Arc::new(Wire(Mutex::new((Vec::new(), Sent::Whole))));
+    let sent = || std::mem::take(&mut wire.0.lock().unwrap().0);
+    connection.outbox.open(wire.clone());
+
+    sessions.tell("a", progress("progress"));
+    assert_eq!(sent(), [""; 0], "the greeting waits");
+    assert_eq!(waiting(&connection.outbox), ["status", "progress"]);
+
+    sessions.tell("a", progress("progress"));
+    sessions.tell("a", preview(1, "3", 10));
+    assert_eq!(sent(), ["progress", "preview"]);
+    sessions.tell("a", event("executed"));
+    sessions.tell("a", progress("progress"));
+    sessions.broadcast_status(1);
+    assert_eq!(sent(), [""; 0], "nothing overtakes what waits");
+    let mut taken = Vec::new();
+    connection.outbox.take(&mut taken).now_or_never().unwrap().unwrap();
+    sessions.tell("a", progress("progress"));
+    assert_eq!((taken.len(), sent()), (3, vec![]), "nor what is being sent");
+    assert_eq!(waiting(&connection.outbox), ["progress"]);
+
+    wire.0.lock().unwrap().1 = Sent::No;
+    sessions.tell("a", progress("progress"));
+    assert_eq!(waiting(&connection.outbox), ["progress"]);
+
+    connection.outbox.shut();
+    sessions.tell("a", progress("progress"));
+    assert_eq!((sent(), waiting(&connection.outbox)), (vec![], vec!["progress".to_owned()]));
+}
+
+#[test]
+fn the_reader_is_called_to_send_the_rest_of_what_the_line_began() {
+    let sessions = handle(Config::default());
+    let connection = sessions.connect(Some("a"), "t").unwrap();
+    waiting(&connection.outbox);
+    let wire = Arc::new(Wire(Mutex::new((Vec::new(), Sent::Begun))));
+    connection.outbox.open(wire.clone());
+    let mut taken = Vec::new();
+    let mut take = Box::pin(connection.outbox.take(&mut taken));
+    assert!((&mut take).now_or_never().is_none());
+    sessions.tell("a", preview(1, "3", 10));
+    sessions.tell("a", preview(1, "3", 10));
+    assert_eq!(wire.0.lock().unwrap().0, ["preview"], "the rest goes first");
+    assert_eq!(take.now_or_never(), Some(Ok(())));
+    assert_eq!(taken.len(), 1);
+    assert!(connection.outbox.take(&mut taken).now_or_never().is_none());
+    sessions.tell("a", preview(1, "3", 10));
+    assert_eq!(connection.outbox.take(&mut taken).now_or_never(), Some(Ok(())));
+    assert_eq!(taken.len(), 1, "all that there is to send was begun");
+}
