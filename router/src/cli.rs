@@ -7,7 +7,7 @@ mod operator;
 mod policy;
 mod versions;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -17,6 +17,8 @@ use crate::config::{Config, Mistakes};
 use crate::{app, demo};
 use arguments::{Arguments, Command, ConfigCommand, PolicyCommand};
 
+/// What was asked for could not be done.
+const FAILED: i32 = 1;
 /// A wrong configuration or wrong arguments.
 const USAGE: u8 = 2;
 
@@ -97,9 +99,17 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-/// A reader that has gone, such as `head`, is no failure.
+/// A reader that has gone, such as `head`, is no failure. Output that cannot be kept, on a full disk for instance, is one,
+/// and the end of the process: half of a report must not pass for all of it.
 fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let mut out = std::io::stdout().lock();
+    let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if let Err(error) = printed
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        complain(&format!("error: cannot write to standard output: {error}"));
+        std::process::exit(FAILED);
+    }
 }
 
 /// What clients and instances call things, for a terminal: control characters would be obeyed by it.

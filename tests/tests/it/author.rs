@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use comfy_router_tests::{Exit, Fleet, Serve, component, run};
+use comfy_router_tests::{Exit, Fleet, Serve, component, run, run_into};
 use serde_json::{Value, json};
 
 fn policy(arguments: &[&str]) -> Exit {
@@ -88,6 +88,19 @@ fn cases_fail_with_what_differs_and_are_updated_on_request() {
 }
 
 #[test]
+fn output_that_cannot_be_kept_is_a_failure_and_a_reader_that_has_gone_is_none() {
+    for arguments in [&["completions", "bash"][..], &["config", "show"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+        let lost = run_into(arguments, full);
+        assert!(lost.code == Some(1) && lost.err.contains("cannot write to standard output"), "{}", lost.err);
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let unread = run_into(arguments, writer);
+        assert_eq!((unread.code, &*unread.err), (Some(0), ""));
+    }
+}
+
+#[test]
 fn a_mistake_in_a_case_names_the_field_and_the_line_of_the_interface() {
     let folder = tempfile::tempdir().expect("a folder");
     let typo = json!({"cases": [{"name": "typo", "route": {"candidates": [{"temprature_c": 80}]}}]});
@@ -105,20 +118,24 @@ async fn what_passed_is_swapped_into_a_running_router_and_what_did_not_is_kept_o
     project(folder.path(), &busiest_first());
     let url = router.admin_url().to_owned();
     let dev = ["dev", path(folder.path()), "--once", "--router", &url];
-    let kept_out = develop(&dev).await;
-    assert!(kept_out.contains("not handed over, because cases failed"), "{kept_out}");
+    let (code, kept_out) = develop(&dev).await;
+    assert!(code == Some(1) && kept_out.contains("not handed over, because cases failed"), "{kept_out}");
     let before = router.admin().get_json("/api/policy").await["serving"].clone();
 
     assert_eq!(policy(&["test", path(folder.path()), "--update"]).code, Some(0));
-    let swapped = develop(&dev).await;
+    let (code, swapped) = develop(&dev).await;
+    assert_eq!(code, Some(0), "{swapped}");
     assert!(swapped.contains("swapped into http") && swapped.contains(": least "), "{swapped}");
     let after = router.admin().get_json("/api/policy").await["serving"].clone();
     assert_ne!(before["digest"], after["digest"], "{swapped}");
     assert_eq!(after["name"], "least", "it is called as its file is");
 }
 
-async fn develop(arguments: &[&str]) -> String {
+async fn develop(arguments: &[&str]) -> (Option<i32>, String) {
     let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-    let run = move || text(&policy(&arguments.iter().map(String::as_str).collect::<Vec<_>>()));
+    let run = move || {
+        let exit = policy(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        (exit.code, text(&exit))
+    };
     tokio::task::spawn_blocking(run).await.expect("it ends")
 }

@@ -191,7 +191,7 @@ pub(in crate::cli) struct PolicyDev {
     /// The admin listener of a running router, to swap what passed into
     #[arg(long, alias = "admin", value_name = "ADDRESS:PORT")]
     pub(in crate::cli) router: Option<String>,
-    /// One round, then exit
+    /// One round, then exit, with status 1 if it failed
     #[arg(long)]
     pub(in crate::cli) once: bool,
 }
