@@ -40,7 +40,8 @@ pub(super) fn conform(arguments: &PolicyFile) -> anyhow::Result<()> {
 pub(super) fn bench(arguments: &PolicyBench) -> anyhow::Result<()> {
     let subject = Subject::of(&arguments.policy)?;
     let count = !arguments.no_fuel;
-    let table = tools::bench(&subject.component, &subject.settings, &arguments.candidates, count)?;
+    let sizes: Vec<usize> = arguments.candidates.iter().copied().map(usize::from).collect();
+    let table = tools::bench(&subject.component, &subject.settings, &sizes, count)?;
     show(&table, arguments.policy.json)
 }
 

@@ -153,9 +153,10 @@ pub(in crate::cli) struct PolicyTest {
 pub(in crate::cli) struct PolicyBench {
     #[command(flatten)]
     pub(in crate::cli) policy: PolicyFile,
-    /// Numbers of candidates to measure with
-    #[arg(long, value_delimiter = ',', default_value = "1,4,16,64,256,512", value_name = "N,N,...")]
-    pub(in crate::cli) candidates: Vec<usize>,
+    /// Numbers of candidates to measure with, from 1 to 1024
+    #[arg(long, value_delimiter = ',', default_value = "1,4,16,64,256,512", value_name = "N,N,...",
+        value_parser = clap::value_parser!(u16).range(1..=1_024))]
+    pub(in crate::cli) candidates: Vec<u16>,
     /// Count no instructions: counting compiles the component a second time
     #[arg(long)]
     pub(in crate::cli) no_fuel: bool,
