@@ -117,6 +117,11 @@ fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// The same of several lines.
+fn plain_lines(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
+}
+
 /// Of a wall time in milliseconds, in UTC: hours, minutes and seconds.
 fn time_of_day(ms: u64) -> String {
     let s = ms / 1_000;
@@ -124,5 +129,5 @@ fn time_of_day(ms: u64) -> String {
 }
 
 fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
+    let _ = writeln!(std::io::stderr(), "{}", plain_lines(text.trim_end()));
 }

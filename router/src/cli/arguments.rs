@@ -169,7 +169,7 @@ Examples:
 
 #[derive(Debug, Args)]
 pub(super) struct Jobs {
-    /// The admin listener of the router
+    /// The admin listener of the router; the key it may want is read from COMFY_ROUTER_ADMIN_KEY
     #[arg(
         long,
         global = true,
@@ -249,7 +249,7 @@ pub(super) enum ConfigCommand {
 /// Where a running router takes orders.
 #[derive(Debug, Args)]
 pub(super) struct Admin {
-    /// Its admin listener
+    /// Its admin listener; the key it may want is read from COMFY_ROUTER_ADMIN_KEY
     #[arg(long, env = "COMFY_ROUTER_ADMIN", default_value = "127.0.0.1:7189", value_name = "ADDRESS:PORT")]
     pub(super) admin: String,
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::arguments::{
     PolicyBench, PolicyBindings, PolicyComponent, PolicyFile, PolicyNew, PolicyReplay, PolicyTest, PolicyWit,
 };
-use super::print;
+use super::{plain_lines, print};
 use crate::config::{Config, Sources};
 use crate::policy::tools;
 use crate::{app, simulation};
@@ -119,7 +119,7 @@ fn settings(json: &str) -> anyhow::Result<Settings> {
 fn show(what: &(impl std::fmt::Display + Serialize), json: bool) -> anyhow::Result<()> {
     match json {
         true => print(&format!("{}\n", serde_json::to_string_pretty(what)?)),
-        false => print(&format!("{}\n", what.to_string().trim_end())),
+        false => print(&format!("{}\n", plain_lines(what.to_string().trim_end()))),
     }
     Ok(())
 }

@@ -121,13 +121,13 @@ fn table(status: &Value) -> String {
 
 /// What a restart would not find in the configuration.
 fn ordered(out: &mut String, order: &Value) {
-    let text = |key: &str| order[key].as_str().unwrap_or_default();
+    let text = |key: &str| plain(order[key].as_str().unwrap_or_default());
     let at = time_of_day(order["at"].as_u64().unwrap_or_default());
     let configured = match text("configured") {
-        "" => "the built-in",
+        none if none.is_empty() => "the built-in".to_owned(),
         name => name,
     };
-    let _ = match order["serves"].as_str() {
+    let _ = match order["serves"].as_str().map(plain) {
         Some(version) => writeln!(
             out,
             "\n{}: {version} serves since {at} by an operator's order, not what is configured ({configured}), also after a restart; `policy unpin` ends that",
@@ -146,13 +146,13 @@ fn recording(out: &mut String, record: &Value) {
             record["recorded"]
         );
     }
-    if let Some(why) = record["files_ended"].as_str() {
+    if let Some(why) = record["files_ended"].as_str().map(plain) {
         let _ = writeln!(out, "\nrecording: nothing is written to policy.record.dir any more: {why}");
     }
 }
 
 fn trials(out: &mut String, lane: &Value) {
-    let name = lane["lane"].as_str().unwrap_or_default();
+    let name = plain(lane["lane"].as_str().unwrap_or_default());
     if let Some(canary) = lane.get("canary").filter(|canary| canary.is_object()) {
         let side = |side: &Value| {
             format!(

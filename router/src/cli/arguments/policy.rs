@@ -189,7 +189,7 @@ pub(in crate::cli) struct PolicyDev {
     /// The project
     #[arg(default_value = ".")]
     pub(in crate::cli) folder: PathBuf,
-    /// The admin listener of a running router, to swap what passed into
+    /// The admin listener of a running router, to swap what passed into; its key is read from COMFY_ROUTER_ADMIN_KEY
     #[arg(long, alias = "admin", value_name = "ADDRESS:PORT")]
     pub(in crate::cli) router: Option<String>,
     /// One round, then exit, with status 1 if it failed
