@@ -85,6 +85,22 @@ fn cases_fail_with_what_differs_and_are_updated_on_request() {
     assert_eq!((&report["passed"], &report["failed"]), (&json!(2), &json!([])), "{report}");
     let filtered = policy(&["test", path(folder.path()), "--filter", "nobody"]);
     assert!(text(&filtered).contains("1 cases of 1 file passed"), "{}", text(&filtered));
+    let mistyped = policy(&["test", path(folder.path()), "--filter", "nobodi"]);
+    assert_eq!((mistyped.code, &*mistyped.err), (Some(1), "error: no case has \"nobodi\" in its name\n"));
+}
+
+#[test]
+fn cases_are_written_whole_and_through_a_link() {
+    let folder = tempfile::tempdir().expect("a folder");
+    project(folder.path(), &busiest_first());
+    let (cases, shared) = (folder.path().join("cases/routing.json"), folder.path().join("shared.json"));
+    std::fs::rename(&cases, &shared).expect("moved");
+    std::os::unix::fs::symlink(&shared, &cases).expect("a link");
+    assert_eq!(policy(&["test", path(folder.path()), "--update"]).code, Some(0));
+    assert!(cases.is_symlink() && std::fs::read_to_string(&shared).expect("cases").contains("[1, 0]"));
+    let left: Vec<_> =
+        std::fs::read_dir(folder.path()).expect("a folder").flatten().map(|e| e.file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".part")), "{left:?}");
 }
 
 #[test]

@@ -46,7 +46,8 @@ impl Report {
 /// Does everything that loading does, and says what was found. Fails only when there is nothing to look at.
 pub fn check(path: &Path, settings: &Settings) -> Result<Report, ToolError> {
     let opened = open(path, settings)?;
-    let Description { imports, exports } = crate::policy::wasm::describe(&opened.engine, &opened.bytes)?;
+    let Description { imports, exports } = crate::policy::wasm::describe(&opened.engine, &opened.bytes)
+        .map_err(|error| opened.refused(error))?;
     let mut report = Report {
         version: opened.id.clone(),
         bytes: opened.bytes.len(),
