@@ -65,10 +65,12 @@ pub(super) fn replay(arguments: &PolicyReplay) -> anyhow::Result<()> {
     let second = rest.first().map(|component| tools::Player { component, settings: &settings });
     let first = tools::Player { component: first, settings: &settings };
     let report = simulation::Report::within(scene, &arguments.logs, &first, second.as_ref())?;
+    // First what needs no file: it took a while to find out.
+    show(&report, arguments.json)?;
     if let Some(page) = &arguments.html {
         std::fs::write(page, report.page()).with_context(|| format!("cannot write {}", page.display()))?;
     }
-    show(&report, arguments.json)
+    Ok(())
 }
 
 /// What the simulation is told of the router that made the recording, and the settings of the policies.

@@ -117,6 +117,39 @@ fn output_that_cannot_be_kept_is_a_failure_and_a_reader_that_has_gone_is_none() 
 }
 
 #[test]
+fn of_two_policies_the_one_that_is_wrong_is_named_before_anything_is_decided() {
+    let folder = tempfile::tempdir().expect("a folder");
+    project(folder.path(), &busiest_first());
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("guard.wasm"), component("guard")).expect("the component");
+    std::fs::write(at("text.wasm"), "no component").expect("written");
+    std::fs::write(at("log.jsonl"), "").expect("an empty recording");
+    let replay = |other: &str, settings: &str| {
+        let (log, one, other) = (at("log.jsonl"), at("least.wasm"), at(other));
+        let policies = ["--policy", path(&one), "--policy", path(&other)];
+        policy(&[&["replay", "--log", path(&log), "--settings", settings][..], &policies].concat())
+    };
+    let wrong = replay("text.wasm", "{}");
+    assert!(
+        wrong.code == Some(1) && wrong.err.contains("text.wasm: the file is not WebAssembly"),
+        "{}",
+        wrong.err
+    );
+    let refused = replay("guard.wasm", r#"{"drain_at_c": "hot"}"#);
+    assert!(
+        refused.code == Some(1) && refused.err.contains("guard.wasm: it refuses its settings"),
+        "{}",
+        refused.err
+    );
+    assert_eq!(replay("guard.wasm", "{}").code, Some(0));
+    let (log, least, nowhere) = (at("log.jsonl"), at("least.wasm"), at("no/page.html"));
+    let written =
+        policy(&["replay", "--log", path(&log), "--policy", path(&least), "--html", path(&nowhere)]);
+    assert!(written.code == Some(1) && written.err.contains("page.html"), "{}", written.err);
+    assert!(written.out.contains("0 of 0 decisions differ"), "a page that cannot be written costs no report");
+}
+
+#[test]
 fn a_mistake_in_a_case_names_the_field_and_the_line_of_the_interface() {
     let folder = tempfile::tempdir().expect("a folder");
     let typo = json!({"cases": [{"name": "typo", "route": {"candidates": [{"temprature_c": 80}]}}]});
