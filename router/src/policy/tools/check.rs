@@ -22,7 +22,7 @@ const PATIENCE: u32 = 20;
 pub struct Report {
     pub version: PolicyVersion,
     pub bytes: usize,
-    /// Of `comfy-router:policy`, as the router has it.
+    /// The version of `comfy-router:policy` that the router has; what the component was built for is in its exports.
     pub wit: &'static str,
     pub imports: Vec<String>,
     pub exports: Vec<String>,
@@ -149,7 +149,7 @@ fn warnings(report: &Report, settings: &Settings) -> Vec<String> {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} {}: {} KiB", self.version.name, self.version.digest, self.bytes.div_ceil(1024))?;
-        writeln!(f, "built for comfy-router:policy@{}", self.wit)?;
+        writeln!(f, "this router has comfy-router:policy@{}", self.wit)?;
         list(f, "exports", &self.exports)?;
         list(f, "imports", &self.imports)?;
         for (hook, said) in &self.said {
