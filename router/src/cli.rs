@@ -10,6 +10,7 @@ mod versions;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, UNIX_EPOCH};
 
 use clap::{CommandFactory, Parser};
 
@@ -128,6 +129,26 @@ fn time_of_day(ms: u64) -> String {
     format!("{:02}:{:02}:{:02}", s / 3_600 % 24, s / 60 % 60, s % 60)
 }
 
+/// The same with its day, for what may be of another one.
+fn day_and_time(ms: u64) -> String {
+    // The last second of the year 9999: later ones have no such date.
+    const LATEST_S: u64 = 253_402_300_799;
+    let at = UNIX_EPOCH + Duration::from_secs((ms / 1_000).min(LATEST_S));
+    httpdate::fmt_http_date(at)[5..25].to_owned()
+}
+
 fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "{}", plain_lines(text.trim_end()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_said_in_utc_and_none_is_too_late() {
+        assert_eq!(time_of_day(3_661_999), "01:01:01");
+        assert_eq!(day_and_time(1_700_000_000_999), "14 Nov 2023 22:13:20");
+        assert_eq!(day_and_time(u64::MAX), "31 Dec 9999 23:59:59");
+    }
 }
