@@ -7,9 +7,10 @@ mod operator;
 mod policy;
 mod versions;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, UNIX_EPOCH};
 
 use clap::{CommandFactory, Parser};
 
@@ -17,6 +18,8 @@ use crate::config::{Config, Mistakes};
 use crate::{app, demo};
 use arguments::{Arguments, Command, ConfigCommand, PolicyCommand};
 
+/// What was asked for could not be done.
+const FAILED: i32 = 1;
 /// A wrong configuration or wrong arguments.
 const USAGE: u8 = 2;
 
@@ -97,14 +100,27 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-/// A reader that has gone, such as `head`, is no failure.
+/// A reader that has gone, such as `head`, is no failure. Output that cannot be kept, on a full disk for instance, is one,
+/// and the end of the process: half of a report must not pass for all of it.
 fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let mut out = std::io::stdout().lock();
+    let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if let Err(error) = printed
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        complain(&format!("error: cannot write to standard output: {error}"));
+        std::process::exit(FAILED);
+    }
 }
 
 /// What clients and instances call things, for a terminal: control characters would be obeyed by it.
 fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// The same of several lines.
+fn plain_lines(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
 }
 
 /// Of a wall time in milliseconds, in UTC: hours, minutes and seconds.
@@ -113,6 +129,26 @@ fn time_of_day(ms: u64) -> String {
     format!("{:02}:{:02}:{:02}", s / 3_600 % 24, s / 60 % 60, s % 60)
 }
 
+/// The same with its day, for what may be of another one.
+fn day_and_time(ms: u64) -> String {
+    // The last second of the year 9999: later ones have no such date.
+    const LATEST_S: u64 = 253_402_300_799;
+    let at = UNIX_EPOCH + Duration::from_secs((ms / 1_000).min(LATEST_S));
+    httpdate::fmt_http_date(at)[5..25].to_owned()
+}
+
 fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
+    let _ = writeln!(std::io::stderr(), "{}", plain_lines(text.trim_end()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_said_in_utc_and_none_is_too_late() {
+        assert_eq!(time_of_day(3_661_999), "01:01:01");
+        assert_eq!(day_and_time(1_700_000_000_999), "14 Nov 2023 22:13:20");
+        assert_eq!(day_and_time(u64::MAX), "31 Dec 9999 23:59:59");
+    }
 }

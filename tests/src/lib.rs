@@ -32,7 +32,7 @@ pub use graphs::{colour_of, diffusion, loading, measured, noise, plain, png_of, 
 pub use http::{Answer, Http};
 pub use policies::{PolicyFile, component};
 pub use process::{InstanceProcess, InstanceProcesses};
-pub use router::{Exit, Router, Serve, failed_start, may_make_disks, placed, run};
+pub use router::{Exit, Router, Serve, failed_start, may_make_disks, placed, run, run_into};
 pub use sequence::{complete, kinds};
 pub use socket::{Message, Socket};
 

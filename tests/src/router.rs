@@ -408,6 +408,11 @@ pub fn run(arguments: &[&str]) -> Exit {
     ended(command(arguments).output().expect("the binary runs"))
 }
 
+/// The same, with its standard output going there.
+pub fn run_into(arguments: &[&str], out: impl Into<Stdio>) -> Exit {
+    ended(command(arguments).stdout(out).output().expect("the binary runs"))
+}
+
 fn ended(output: std::process::Output) -> Exit {
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Exit { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }

@@ -125,7 +125,7 @@ fn put(path: &Path, text: &str) -> anyhow::Result<()> {
 fn readme(name: &str, language: Language) -> String {
     let needs = match language {
         Language::Rust => "Rust, by rustup",
-        Language::TypeScript => "Node.js 20 or newer with npm",
+        Language::TypeScript => "Node.js 18 or newer with npm",
         Language::Python => "Python 3.10 or newer with venv",
         Language::Go => "Go 1.25 or newer, or else Python 3 with venv, which installs one",
         Language::C => "Python 3 with venv, which installs a C compiler",

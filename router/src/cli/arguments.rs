@@ -4,7 +4,7 @@ mod policy;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueHint};
 
 use crate::config::{Setting, Sources};
 use crate::demo;
@@ -88,12 +88,13 @@ pub(super) struct SourceArguments {
     /// Where operators connect: metrics, health, jobs, policy [default: 127.0.0.1:7189]
     #[arg(long, value_name = "ADDRESS:PORT")]
     admin: Option<String>,
+    // A configuration is text: a path that is none would name another file or folder there.
     /// The policy: a WebAssembly component; a changed file takes over while jobs run [default: model-affinity, built in]
-    #[arg(long, value_name = "FILE")]
-    policy: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    policy: Option<String>,
     /// Directory for everything durable [default: comfy-router in the user's state directory]
-    #[arg(long, value_name = "DIR")]
-    state_dir: Option<PathBuf>,
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    state_dir: Option<String>,
     /// error, warn, info, debug, trace, or a filter such as `info,comfy_router::scheduler=debug`
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
@@ -111,11 +112,10 @@ impl SourceArguments {
         let mut text = |flag: &str, path: &str, value: Option<String>| {
             flags.extend(value.map(|value| Setting::text(flag, path, value)));
         };
-        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         text("--listen", "listen", self.listen.clone());
         text("--admin", "admin", self.admin.clone());
-        text("--policy", "policy.file", path(&self.policy));
-        text("--state-dir", "ledger.dir", path(&self.state_dir));
+        text("--policy", "policy.file", self.policy.clone());
+        text("--state-dir", "ledger.dir", self.state_dir.clone());
         text("--log", "log.level", self.log.clone());
         text("--log-format", "log.format", self.log_format.clone());
         if !self.instances.is_empty() {
@@ -169,7 +169,7 @@ Examples:
 
 #[derive(Debug, Args)]
 pub(super) struct Jobs {
-    /// The admin listener of the router
+    /// The admin listener of the router; the key it may want is read from COMFY_ROUTER_ADMIN_KEY
     #[arg(
         long,
         global = true,
@@ -221,17 +221,23 @@ pub(super) enum JobsCommand {
         #[arg(value_name = "PROMPT_ID")]
         job: String,
         /// ComfyUI's number: lower runs earlier, as far as the policy follows it
-        #[arg(long, allow_negative_numbers = true)]
+        #[arg(long, allow_negative_numbers = true, value_parser = finite)]
         number: Option<f64>,
         #[arg(long, value_parser = ["interactive", "standard", "batch"])]
         class: Option<String>,
         /// In place of the policy's: higher runs earlier
-        #[arg(long, allow_negative_numbers = true, conflicts_with = "policy_priority")]
+        #[arg(long, allow_negative_numbers = true, value_parser = finite, conflicts_with = "policy_priority")]
         priority: Option<f64>,
         /// The policy's own priority again
         #[arg(long)]
         policy_priority: bool,
     },
+}
+
+/// JSON has no other numbers: they would be sent as `null`, which means something else.
+fn finite(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "it is no number".to_owned())?;
+    if number.is_finite() { Ok(number) } else { Err("it is not finite".to_owned()) }
 }
 
 #[derive(Debug, Subcommand)]
@@ -243,7 +249,7 @@ pub(super) enum ConfigCommand {
 /// Where a running router takes orders.
 #[derive(Debug, Args)]
 pub(super) struct Admin {
-    /// Its admin listener
+    /// Its admin listener; the key it may want is read from COMFY_ROUTER_ADMIN_KEY
     #[arg(long, env = "COMFY_ROUTER_ADMIN", default_value = "127.0.0.1:7189", value_name = "ADDRESS:PORT")]
     pub(super) admin: String,
 }
@@ -287,9 +293,35 @@ mod tests {
             "comfy-router jobs set a",
             "comfy-router jobs set a --priority 1 --policy-priority",
             "comfy-router jobs set a --class root",
+            "comfy-router jobs set a --number x",
+            "comfy-router jobs set a --priority nan",
+            "comfy-router jobs set a --priority -inf",
             "comfy-router jobs cancel",
         ] {
             assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn candidates_are_as_many_as_a_policy_may_be_shown() {
+        let parse = |list: &str| {
+            let line = ["comfy-router", "policy", "bench", "a.wasm", "--candidates", list];
+            Arguments::try_parse_from(line)
+        };
+        assert!(parse("1,1024").is_ok());
+        for list in ["0", "1025", "4,100000000", "x"] {
+            assert!(parse(list).is_err(), "{list}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_path_that_is_no_text_is_refused_where_it_would_become_another() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let path = std::ffi::OsString::from_vec(b"/srv/\xff".to_vec());
+        for flag in ["--policy", "--state-dir"] {
+            let line = ["comfy-router".into(), "serve".into(), flag.into(), path.clone()];
+            assert!(Arguments::try_parse_from(line).is_err(), "{flag}");
         }
     }
 

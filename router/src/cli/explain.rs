@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::arguments::Explain;
 use super::operator::{ask, encoded};
-use super::{plain, print, time_of_day};
+use super::{day_and_time, plain, print, time_of_day};
 
 pub(super) fn run(arguments: &Explain) -> anyhow::Result<()> {
     let path = format!("/api/jobs/{}/explain", encoded(&arguments.job));
@@ -21,10 +21,10 @@ pub(super) fn run(arguments: &Explain) -> anyhow::Result<()> {
 
 fn page(job: &Value) -> String {
     let mut out = String::new();
-    let at = |key: &str| time_of_day(job[key].as_u64().unwrap_or_default());
+    let at = |key: &str| day_and_time(job[key].as_u64().unwrap_or_default());
     let _ = writeln!(
         out,
-        "job {} of {}, {}: {}, accepted {}{}",
+        "job {} of {}, {}: {}, accepted {}{} UTC",
         word(&job["prompt_id"]),
         word(&job["tenant"]),
         word(&job["class"]),
@@ -216,7 +216,7 @@ mod tests {
         });
         let shown = page(&job);
         for expected in [
-            "job abc of ann, interactive: queued, accepted 01:01:01",
+            "job abc of ann, interactive: queued, accepted 01 Jan 1970 01:01:01 UTC",
             "now: 2 before it, priority 134.2 (100.0 + 1.0/s), waiting 34.2 s, held by the policy for another 1.5 s",
             "gpu0             busy, free in 4.0 s",
             "gpu1             no node class Foo",

@@ -1,11 +1,12 @@
 //! A running router, through its admin listener.
 
+use std::ffi::OsStr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::header::AUTHORIZATION;
+use hyper::header::{AUTHORIZATION, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
@@ -38,8 +39,8 @@ fn asked(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let url = format!("http://{}{path}", admin.trim_start_matches("http://").trim_end_matches('/'));
     let mut request = Request::builder().method(method).uri(&url);
-    if let Some(key) = std::env::var(KEY).ok().filter(|key| !key.is_empty()) {
-        request = request.header(AUTHORIZATION, format!("Bearer {key}"));
+    if let Some(key) = std::env::var_os(KEY).filter(|key| !key.is_empty()) {
+        request = request.header(AUTHORIZATION, bearer(&key)?);
     }
     let request =
         request.body(Full::new(Bytes::from(body))).with_context(|| format!("{admin} is no ADDRESS:PORT"))?;
@@ -53,7 +54,16 @@ fn asked(
         let body = body.map_err(|error| anyhow::anyhow!("{url}: {error}"))?.to_bytes();
         understood(&url, status, &body)
     };
-    runtime.block_on(async { tokio::time::timeout(deadline, asking).await.context("no answer in time")? })
+    let late = || format!("{admin} did not answer within {} s", deadline.as_secs());
+    runtime.block_on(async { tokio::time::timeout(deadline, asking).await.with_context(late)? })
+}
+
+/// The key is not shown, whatever is wrong with it.
+fn bearer(key: &OsStr) -> anyhow::Result<HeaderValue> {
+    let value = key.to_str().and_then(|key| HeaderValue::from_str(&format!("Bearer {key}")).ok());
+    let mut value = value.with_context(|| format!("{KEY} has characters that no key may have"))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 fn understood(url: &str, status: StatusCode, body: &[u8]) -> anyhow::Result<Value> {
@@ -96,6 +106,13 @@ mod tests {
         );
         assert_eq!(encoded("a/b c?é"), "a%2Fb%20c%3F%C3%A9");
         assert_eq!(encoded(".."), "%2E%2E");
+    }
+
+    #[test]
+    fn a_key_that_no_header_may_have_is_named_and_not_shown() {
+        assert_eq!(bearer(OsStr::new("k")).unwrap(), "Bearer k");
+        let wrong = bearer(OsStr::new("secret\r")).unwrap_err().to_string();
+        assert_eq!(wrong, "COMFY_ROUTER_ADMIN_KEY has characters that no key may have");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::arguments::{
     PolicyBench, PolicyBindings, PolicyComponent, PolicyFile, PolicyNew, PolicyReplay, PolicyTest, PolicyWit,
 };
-use super::print;
+use super::{plain_lines, print};
 use crate::config::{Config, Sources};
 use crate::policy::tools;
 use crate::{app, simulation};
@@ -40,7 +40,8 @@ pub(super) fn conform(arguments: &PolicyFile) -> anyhow::Result<()> {
 pub(super) fn bench(arguments: &PolicyBench) -> anyhow::Result<()> {
     let subject = Subject::of(&arguments.policy)?;
     let count = !arguments.no_fuel;
-    let table = tools::bench(&subject.component, &subject.settings, &arguments.candidates, count)?;
+    let sizes: Vec<usize> = arguments.candidates.iter().copied().map(usize::from).collect();
+    let table = tools::bench(&subject.component, &subject.settings, &sizes, count)?;
     show(&table, arguments.policy.json)
 }
 
@@ -64,10 +65,12 @@ pub(super) fn replay(arguments: &PolicyReplay) -> anyhow::Result<()> {
     let second = rest.first().map(|component| tools::Player { component, settings: &settings });
     let first = tools::Player { component: first, settings: &settings };
     let report = simulation::Report::within(scene, &arguments.logs, &first, second.as_ref())?;
+    // First what needs no file: it took a while to find out.
+    show(&report, arguments.json)?;
     if let Some(page) = &arguments.html {
         std::fs::write(page, report.page()).with_context(|| format!("cannot write {}", page.display()))?;
     }
-    show(&report, arguments.json)
+    Ok(())
 }
 
 /// What the simulation is told of the router that made the recording, and the settings of the policies.
@@ -118,7 +121,7 @@ fn settings(json: &str) -> anyhow::Result<Settings> {
 fn show(what: &(impl std::fmt::Display + Serialize), json: bool) -> anyhow::Result<()> {
     match json {
         true => print(&format!("{}\n", serde_json::to_string_pretty(what)?)),
-        false => print(&format!("{}\n", what.to_string().trim_end())),
+        false => print(&format!("{}\n", plain_lines(what.to_string().trim_end()))),
     }
     Ok(())
 }

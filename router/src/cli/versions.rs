@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::arguments::{Admin, PolicyLane, PolicyList, PolicyPromote, PolicySettings, PolicySwap, SwapAs};
 use super::operator::{self, ask, query};
-use super::{plain, print, time_of_day};
+use super::{day_and_time, plain, print, time_of_day};
 
 pub(super) fn list(arguments: &PolicyList) -> anyhow::Result<()> {
     let status = ask(&arguments.admin.admin, Method::GET, "/api/policy", Vec::new())?;
@@ -95,13 +95,14 @@ fn version(version: &Value) -> String {
 }
 
 fn table(status: &Value) -> String {
-    let mut out = format!("{:<14} {:<10} {:<34} {:<8} origin\n", "component", "state", "version", "loaded");
+    let mut out =
+        format!("{:<14} {:<10} {:<34} {:<20} origin\n", "component", "state", "version", "loaded (UTC)");
     for row in status["versions"].as_array().into_iter().flatten() {
         let text = |key: &str| plain(row[key].as_str().unwrap_or_default());
-        let at = time_of_day(row["at"].as_u64().unwrap_or_default());
+        let at = day_and_time(row["at"].as_u64().unwrap_or_default());
         let _ = writeln!(
             out,
-            "{:<14} {:<10} {:<34} {at:<8} {}",
+            "{:<14} {:<10} {:<34} {at:<20} {}",
             text("lane"),
             text("state"),
             version(&row["version"]),
@@ -121,16 +122,16 @@ fn table(status: &Value) -> String {
 
 /// What a restart would not find in the configuration.
 fn ordered(out: &mut String, order: &Value) {
-    let text = |key: &str| order[key].as_str().unwrap_or_default();
-    let at = time_of_day(order["at"].as_u64().unwrap_or_default());
+    let text = |key: &str| plain(order[key].as_str().unwrap_or_default());
+    let at = day_and_time(order["at"].as_u64().unwrap_or_default());
     let configured = match text("configured") {
-        "" => "the built-in",
+        none if none.is_empty() => "the built-in".to_owned(),
         name => name,
     };
-    let _ = match order["serves"].as_str() {
+    let _ = match order["serves"].as_str().map(plain) {
         Some(version) => writeln!(
             out,
-            "\n{}: {version} serves since {at} by an operator's order, not what is configured ({configured}), also after a restart; `policy unpin` ends that",
+            "\n{}: {version} serves since {at} UTC by an operator's order, not what is configured ({configured}), also after a restart; `policy unpin` ends that",
             text("lane")
         ),
         None => writeln!(out, "\n{}: on trial by an operator's order, also after a restart", text("lane")),
@@ -146,13 +147,13 @@ fn recording(out: &mut String, record: &Value) {
             record["recorded"]
         );
     }
-    if let Some(why) = record["files_ended"].as_str() {
+    if let Some(why) = record["files_ended"].as_str().map(plain) {
         let _ = writeln!(out, "\nrecording: nothing is written to policy.record.dir any more: {why}");
     }
 }
 
 fn trials(out: &mut String, lane: &Value) {
-    let name = lane["lane"].as_str().unwrap_or_default();
+    let name = plain(lane["lane"].as_str().unwrap_or_default());
     if let Some(canary) = lane.get("canary").filter(|canary| canary.is_object()) {
         let side = |side: &Value| {
             format!(
@@ -208,13 +209,13 @@ mod tests {
         let shown = table(&status);
         for expected in [
             "new 0123456789ab",
-            "01:01:01",
+            "01 Jan 1970 01:01:01 /etc/p.wasm",
             "refused: it is no component",
             "10 % of the jobs: 3 ended, 1 failed, mean wait 20 ms",
             "agreed in 9 of 10 answers",
             "mean gain 8490 ms",
             "01:01:01 route       gpu0  |  gpu1",
-            "old 0123 serves since 01:01:01 by an operator's order, not what is configured (/etc/p.wasm)",
+            "old 0123 serves since 01 Jan 1970 01:01:01 UTC by an operator's order, not what is configured (/etc/p.wasm)",
             "90 questions recorded, 7 came too fast",
             "any more: no space left",
         ] {

@@ -163,6 +163,14 @@ fn an_open_admin_address_needs_a_key_of_its_own() {
     assert!(shown.contains("set COMFY_ROUTER_ADMIN_KEY"), "a client's key is not enough: {shown}");
     let short = open().var("COMFY_ROUTER_ADMIN_KEY", "short").mistakes();
     assert!(short.contains("COMFY_ROUTER_ADMIN_KEY: admin_key: the key is shorter"), "{short}");
+    for unshown in ["fedcba9876543210\n", " fedcba9876543210", "fedcba98\r76543210", "fedcba987654321\u{e9}"]
+    {
+        let said = open().var("COMFY_ROUTER_ADMIN_KEY", unshown).mistakes();
+        assert!(said.contains("admin_key: the key has characters that no header can carry"), "{said}");
+        assert!(!said.contains("fedcba"), "{said}");
+        let said = World::new().var("COMFY_ROUTER_API_KEY", unshown).mistakes();
+        assert!(said.contains("api_keys[0]: the key has characters"), "{said}");
+    }
     let config = open().var("COMFY_ROUTER_ADMIN_KEY", "fedcba9876543210").load().unwrap();
     assert_eq!(config.admin_key.reveal(), "fedcba9876543210");
     assert!(!config.show().contains("fedcba") && config.show().contains("admin_key = \"[hidden]\""));

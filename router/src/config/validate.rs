@@ -230,13 +230,24 @@ impl Check<'_> {
                 self.wrong(&path, format!("`{}` is also the name of front.api_keys[{first}]", key.name), "");
             }
             match self.reveal(&path, key, sources) {
-                Ok(secret) if secret.reveal().len() < MIN_KEY => {
-                    let what = format!("the key is shorter than {MIN_KEY} characters");
-                    self.wrong(&path, what, "make one with: openssl rand -hex 32");
+                Ok(secret) => {
+                    self.usable(&path, &secret);
+                    key.key = secret;
                 }
-                Ok(secret) => key.key = secret,
                 Err(what) => self.wrong(&path, what, "give exactly one of `key`, `key_file` and `key_env`"),
             }
+        }
+    }
+
+    /// Whoever has the key can show it, and nobody guesses it.
+    fn usable(&mut self, path: &KeyPath, key: &Secret) {
+        let key = key.reveal();
+        let help = "make one with: openssl rand -hex 32";
+        if key.len() < MIN_KEY {
+            self.wrong(path, format!("the key is shorter than {MIN_KEY} characters"), help);
+        }
+        if key.trim() != key || !key.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            self.wrong(path, "the key has characters that no header can carry", help);
         }
     }
 
@@ -275,9 +286,8 @@ impl Check<'_> {
                 "set COMFY_ROUTER_ADMIN_KEY or `admin_key`, or use a loopback address such as 127.0.0.1";
             self.wrong(&KeyPath::keys(&["admin"]), what, help);
         }
-        if (1..MIN_KEY).contains(&config.admin_key.reveal().len()) {
-            let what = format!("the key is shorter than {MIN_KEY} characters");
-            self.wrong(&KeyPath::keys(&["admin_key"]), what, "make one with: openssl rand -hex 32");
+        if !config.admin_key.is_empty() {
+            self.usable(&KeyPath::keys(&["admin_key"]), &config.admin_key);
         }
         if config.listen == config.admin && config.listen.port() != 0 {
             self.wrong(&KeyPath::keys(&["admin"]), "is the same address as `listen`", "use another port");

@@ -42,7 +42,7 @@ impl Check<'_> {
 
     fn rows(&self, what: &str, count: usize) -> Checked<()> {
         if count > self.limits.rows as usize {
-            return nonsense(format!("{count} {what}, and policy.limits.rows is {}", self.limits.rows));
+            return nonsense(format!("{count} {what}, and an answer may have {}", self.limits.rows));
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ pub(crate) const WIT_VERSION: &str = "0.1.1";
 pub enum LoadError {
     #[error("cannot read {path}: {message}")]
     Read { path: String, message: String },
-    #[error("it is larger than the {max} bytes that policy.limits.component_mib allows")]
+    #[error("it is larger than {max} bytes, which no component may be")]
     TooLarge { max: u64 },
     #[error("the file is not WebAssembly: it does not begin with \\0asm")]
     NotWasm,

@@ -22,7 +22,7 @@ use super::lane::{Gone, Slot};
 use super::orders::{Configured, Orders};
 use super::service::{self, Place};
 use super::state::Spaces;
-use super::status::{PolicyStatus, State, VersionRow};
+use super::status::{PolicyStatus, Refused, State, VersionRow};
 use super::wasm::{Engine, Version};
 use super::watch::Watched;
 use crate::clock::Clock;
@@ -54,6 +54,20 @@ pub(crate) struct Berth {
     /// As it is loaded when the router starts.
     pub source: Option<Source>,
     pub configured: Configured,
+}
+
+/// What is to be put into a place.
+pub(super) struct Tried {
+    pub name: Arc<str>,
+    pub origin: Arc<str>,
+    /// A component of its own; else the one that serves, told something else.
+    pub anew: bool,
+}
+
+impl Tried {
+    fn component(&self) -> Option<&Arc<str>> {
+        self.anew.then_some(&self.origin)
+    }
 }
 
 pub(crate) struct Loader {
@@ -142,10 +156,12 @@ impl Loader {
         place: Place,
         settings: Option<&Settings>,
     ) -> Result<PolicyVersion, LoadError> {
-        let (name, origin) = (source.name(), source.origin());
+        let tried = Tried { name: source.name().into(), origin: source.origin(), anew: true };
         let settings = settings.unwrap_or(&self.berths[lane].settings);
         let version = self.component(source, settings).map(Arc::new);
-        self.place(lane, &name, origin, version, place)
+        let placed = self.place(lane, &tried, version, place)?;
+        self.taken(lane, &tried);
+        Ok(placed)
     }
 
     /// The component that serves, with other settings; where none does, maybe because it refused those before, the one that
@@ -156,9 +172,11 @@ impl Loader {
         let live = live.recv().map_err(|_| LoadError::Stopped)?;
         let placed = match (live, self.berths[lane].source.clone()) {
             (Some((version, origin)), _) => {
-                let name = version.id.name.clone();
+                let tried = Tried { name: version.id.name.clone(), origin, anew: false };
                 let changed = Arc::new(version.with_settings(&settings));
-                self.place(lane, &name, origin, Ok(changed), Place::Live)?
+                let placed = self.place(lane, &tried, Ok(changed), Place::Live)?;
+                self.taken(lane, &tried);
+                placed
             }
             (None, Some(source)) => self.load(lane, source, Place::Live, Some(&settings))?,
             (None, None) => {
@@ -173,14 +191,13 @@ impl Loader {
     pub(super) fn place(
         &self,
         lane: usize,
-        name: &str,
-        origin: Arc<str>,
+        tried: &Tried,
         version: Result<Arc<Version>, LoadError>,
         place: Place,
     ) -> Result<PolicyVersion, LoadError> {
-        let tried = version.as_ref().ok().cloned();
+        let compiled = version.as_ref().ok().cloned();
         let placed = version.and_then(|version| {
-            let slot = self.tried(version, origin.clone())?;
+            let slot = self.through_the_gate(version, tried.origin.clone())?;
             let id = slot.version.id.clone();
             let (placed, done) = sync_channel(1);
             let install = service::Command::Install { lane, slot: Box::new(slot), place, placed };
@@ -190,32 +207,42 @@ impl Loader {
             Ok(id)
         });
         if let Err(error) = &placed {
-            self.refuse((lane, name, origin), tried.as_deref(), error);
+            self.refuse(lane, tried, compiled.as_deref(), error);
         }
         placed
     }
 
-    fn refuse(
-        &self,
-        (lane, name, origin): (usize, &str, Arc<str>),
-        tried: Option<&Version>,
-        error: &LoadError,
-    ) {
+    /// What was shown as refused is no more, if it was this.
+    fn taken(&self, lane: usize, tried: &Tried) {
+        let lane = &self.berths[lane].name;
+        self.status.send_modify(|status| status.take(lane, &tried.name, tried.component()));
+    }
+
+    fn refuse(&self, lane: usize, tried: &Tried, compiled: Option<&Version>, error: &LoadError) {
+        let Tried { name, origin, .. } = tried;
         tracing::error!(policy = %name, reason = error.reason(), %error, "policy refused, the present one stays");
         metrics::policy_load_failed(error.reason());
-        let at = self.clock.now().wall;
-        self.status.send_modify(|status| status.refuse(at, name.to_owned(), error));
+        let (at, lane_name) = (self.clock.now().wall, self.berths[lane].name.clone());
+        let refused = Refused {
+            at,
+            lane: lane_name.clone(),
+            name: name.to_string(),
+            origin: tried.component().cloned(),
+            reason: error.reason(),
+            message: error.to_string(),
+        };
+        self.status.send_modify(|status| status.refused = Some(refused));
         let row = VersionRow {
-            lane: self.berths[lane].name.clone(),
-            version: tried.map_or_else(
-                || PolicyVersion { name: name.into(), digest: "".into() },
+            lane: lane_name,
+            version: compiled.map_or_else(
+                || PolicyVersion { name: name.clone(), digest: "".into() },
                 |version| version.id.clone(),
             ),
             state: State::Failed,
-            origin,
+            origin: origin.clone(),
             at,
-            hooks: tried.map(|version| version.hooks().to_vec()).unwrap_or_default(),
-            bytes: tried.map(Version::bytes).unwrap_or_default(),
+            hooks: compiled.map(|version| version.hooks().to_vec()).unwrap_or_default(),
+            bytes: compiled.map(Version::bytes).unwrap_or_default(),
             reason: Some(format!("refused: {error}")),
         };
         let _ = self.service.send(service::Command::Refused(Box::new((lane, row))));
@@ -232,8 +259,8 @@ impl Loader {
         self.compile(id, settings.clone(), bytes)
     }
 
-    /// Through the load gate, with a guest that may serve.
-    fn tried(&self, version: Arc<Version>, origin: Arc<str>) -> Result<Slot, LoadError> {
+    /// Tested, and with a guest that may serve.
+    fn through_the_gate(&self, version: Arc<Version>, origin: Arc<str>) -> Result<Slot, LoadError> {
         let now_ms = self.clock.now().wall;
         if version.settings() != "{}" && !version.exports(Hook::Configure) {
             tracing::warn!(policy = %version.id.name, "the policy takes no settings, those given are ignored");

@@ -65,7 +65,8 @@ pub struct RecordStatus {
 
 #[derive(Debug, Default)]
 struct Ring {
-    lines: VecDeque<String>,
+    /// No larger than they are long, so that `bytes` is what they take.
+    lines: VecDeque<Box<str>>,
     bytes: usize,
     most: usize,
     status: RecordStatus,
@@ -131,8 +132,12 @@ fn asked_nobody(consultation: &Consultation, decided: &Decided) -> bool {
 impl Ring {
     fn push(&mut self, line: String) {
         self.status.recorded += 1;
+        // One that never fits would push out all others before it went itself.
+        if line.len() > self.most {
+            return;
+        }
         self.bytes += line.len();
-        self.lines.push_back(line);
+        self.lines.push_back(line.into_boxed_str());
         while self.bytes > self.most {
             let Some(oldest) = self.lines.pop_front() else { break };
             self.bytes -= oldest.len();
@@ -179,9 +184,9 @@ mod tests {
         for text in ["aaaa", "bbbb", "cccc"] {
             ring.push(text.to_owned());
         }
-        assert_eq!(ring.lines, ["bbbb", "cccc"]);
+        assert_eq!(ring.lines, ["bbbb".into(), "cccc".into()]);
         ring.push("x".repeat(11));
-        assert!(ring.lines.is_empty() && ring.bytes == 0, "more than fits is not kept");
+        assert_eq!((ring.lines.len(), ring.bytes), (2, 8), "more than fits is not kept, and costs no other");
         assert_eq!(ring.status.recorded, 4);
     }
 

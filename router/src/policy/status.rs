@@ -5,7 +5,6 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::canary::CanaryReport;
-use super::error::LoadError;
 use super::orders::Ordered;
 use super::record;
 use super::recording::RecordStatus;
@@ -22,7 +21,7 @@ pub struct PolicyStatus {
     pub newest: Option<VersionStatus>,
     /// What is returned to when the newest fails.
     pub last_good: Option<VersionStatus>,
-    /// The last component that was refused.
+    /// The last component, or settings of the one that serves, that were refused; none once others were taken in their place.
     pub refused: Option<Refused>,
     /// Each component's place: the first is the policy's own, others serve the hooks that `policy.hooks` gives them.
     pub lanes: Vec<LaneStatus>,
@@ -93,8 +92,11 @@ pub struct Ejected {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Refused {
     pub at: WallMs,
+    pub lane: Arc<str>,
     /// File name or name of the upload.
     pub name: String,
+    /// Where the component is from; none where only other settings were refused.
+    pub origin: Option<Arc<str>>,
     pub reason: &'static str,
     pub message: String,
 }
@@ -114,7 +116,13 @@ impl PolicyStatus {
         }
     }
 
-    pub(crate) fn refuse(&mut self, at: WallMs, name: String, error: &LoadError) {
-        self.refused = Some(Refused { at, name, reason: error.reason(), message: error.to_string() });
+    /// What was refused before is over when the same was taken: a component of that name from the same place, or settings.
+    pub(crate) fn take(&mut self, lane: &Arc<str>, name: &str, origin: Option<&Arc<str>>) {
+        let the_same = |refused: &mut Refused| {
+            refused.lane == *lane
+                && refused.origin.as_ref() == origin
+                && (origin.is_none() || refused.name == name)
+        };
+        self.refused.take_if(the_same);
     }
 }

@@ -37,6 +37,9 @@ pub enum ToolError {
     Start(#[from] super::error::StartError),
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// Which one it is matters where there are two.
+    #[error("{path}: {error}")]
+    Refused { path: PathBuf, error: LoadError },
     #[error("{hook} failed with {reason} at {candidates} candidates: {message}")]
     Call { hook: &'static str, reason: &'static str, candidates: usize, message: String },
     #[error("{path}: {message}")]
@@ -47,6 +50,8 @@ pub enum ToolError {
     Log { path: PathBuf, line: usize, message: String },
     #[error("there are no cases (*.json) in {0}")]
     NoCases(String),
+    #[error("no case has {0:?} in its name")]
+    NoSuchCase(String),
 }
 
 impl ToolError {
@@ -66,6 +71,7 @@ pub fn keep_compiled_in(folder: PathBuf) {
 }
 
 struct Opened {
+    path: PathBuf,
     engine: Engine,
     config: Config,
     id: PolicyVersion,
@@ -82,10 +88,19 @@ fn open_with(path: &Path, config: Config) -> Result<Opened, ToolError> {
     let name = source.name().into();
     let bytes = source.bytes(&config)?;
     let id = PolicyVersion { name, digest: loader::digest(&bytes).into() };
-    Ok(Opened { engine, config, id, bytes })
+    Ok(Opened { path: path.to_owned(), engine, config, id, bytes })
 }
 
 impl Opened {
+    /// As a tool needs it that goes no further without.
+    fn version(&self) -> Result<Version, ToolError> {
+        self.compile().map_err(|error| self.refused(error))
+    }
+
+    fn refused(&self, error: LoadError) -> ToolError {
+        ToolError::Refused { path: self.path.clone(), error }
+    }
+
     fn compile(&self) -> Result<Version, LoadError> {
         self.compile_for(&self.engine)
     }

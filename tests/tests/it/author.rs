@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use comfy_router_tests::{Exit, Fleet, Serve, component, run};
+use comfy_router_tests::{Exit, Fleet, Serve, component, run, run_into};
 use serde_json::{Value, json};
 
 fn policy(arguments: &[&str]) -> Exit {
@@ -85,6 +85,68 @@ fn cases_fail_with_what_differs_and_are_updated_on_request() {
     assert_eq!((&report["passed"], &report["failed"]), (&json!(2), &json!([])), "{report}");
     let filtered = policy(&["test", path(folder.path()), "--filter", "nobody"]);
     assert!(text(&filtered).contains("1 cases of 1 file passed"), "{}", text(&filtered));
+    let mistyped = policy(&["test", path(folder.path()), "--filter", "nobodi"]);
+    assert_eq!((mistyped.code, &*mistyped.err), (Some(1), "error: no case has \"nobodi\" in its name\n"));
+}
+
+#[test]
+fn cases_are_written_whole_and_through_a_link() {
+    let folder = tempfile::tempdir().expect("a folder");
+    project(folder.path(), &busiest_first());
+    let (cases, shared) = (folder.path().join("cases/routing.json"), folder.path().join("shared.json"));
+    std::fs::rename(&cases, &shared).expect("moved");
+    std::os::unix::fs::symlink(&shared, &cases).expect("a link");
+    assert_eq!(policy(&["test", path(folder.path()), "--update"]).code, Some(0));
+    assert!(cases.is_symlink() && std::fs::read_to_string(&shared).expect("cases").contains("[1, 0]"));
+    let left: Vec<_> =
+        std::fs::read_dir(folder.path()).expect("a folder").flatten().map(|e| e.file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".part")), "{left:?}");
+}
+
+#[test]
+fn output_that_cannot_be_kept_is_a_failure_and_a_reader_that_has_gone_is_none() {
+    for arguments in [&["completions", "bash"][..], &["config", "show"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+        let lost = run_into(arguments, full);
+        assert!(lost.code == Some(1) && lost.err.contains("cannot write to standard output"), "{}", lost.err);
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let unread = run_into(arguments, writer);
+        assert_eq!((unread.code, &*unread.err), (Some(0), ""));
+    }
+}
+
+#[test]
+fn of_two_policies_the_one_that_is_wrong_is_named_before_anything_is_decided() {
+    let folder = tempfile::tempdir().expect("a folder");
+    project(folder.path(), &busiest_first());
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("guard.wasm"), component("guard")).expect("the component");
+    std::fs::write(at("text.wasm"), "no component").expect("written");
+    std::fs::write(at("log.jsonl"), "").expect("an empty recording");
+    let replay = |other: &str, settings: &str| {
+        let (log, one, other) = (at("log.jsonl"), at("least.wasm"), at(other));
+        let policies = ["--policy", path(&one), "--policy", path(&other)];
+        policy(&[&["replay", "--log", path(&log), "--settings", settings][..], &policies].concat())
+    };
+    let wrong = replay("text.wasm", "{}");
+    assert!(
+        wrong.code == Some(1) && wrong.err.contains("text.wasm: the file is not WebAssembly"),
+        "{}",
+        wrong.err
+    );
+    let refused = replay("guard.wasm", r#"{"drain_at_c": "hot"}"#);
+    assert!(
+        refused.code == Some(1) && refused.err.contains("guard.wasm: it refuses its settings"),
+        "{}",
+        refused.err
+    );
+    assert_eq!(replay("guard.wasm", "{}").code, Some(0));
+    let (log, least, nowhere) = (at("log.jsonl"), at("least.wasm"), at("no/page.html"));
+    let written =
+        policy(&["replay", "--log", path(&log), "--policy", path(&least), "--html", path(&nowhere)]);
+    assert!(written.code == Some(1) && written.err.contains("page.html"), "{}", written.err);
+    assert!(written.out.contains("0 of 0 decisions differ"), "a page that cannot be written costs no report");
 }
 
 #[test]
@@ -105,20 +167,24 @@ async fn what_passed_is_swapped_into_a_running_router_and_what_did_not_is_kept_o
     project(folder.path(), &busiest_first());
     let url = router.admin_url().to_owned();
     let dev = ["dev", path(folder.path()), "--once", "--router", &url];
-    let kept_out = develop(&dev).await;
-    assert!(kept_out.contains("not handed over, because cases failed"), "{kept_out}");
+    let (code, kept_out) = develop(&dev).await;
+    assert!(code == Some(1) && kept_out.contains("not handed over, because cases failed"), "{kept_out}");
     let before = router.admin().get_json("/api/policy").await["serving"].clone();
 
     assert_eq!(policy(&["test", path(folder.path()), "--update"]).code, Some(0));
-    let swapped = develop(&dev).await;
+    let (code, swapped) = develop(&dev).await;
+    assert_eq!(code, Some(0), "{swapped}");
     assert!(swapped.contains("swapped into http") && swapped.contains(": least "), "{swapped}");
     let after = router.admin().get_json("/api/policy").await["serving"].clone();
     assert_ne!(before["digest"], after["digest"], "{swapped}");
     assert_eq!(after["name"], "least", "it is called as its file is");
 }
 
-async fn develop(arguments: &[&str]) -> String {
+async fn develop(arguments: &[&str]) -> (Option<i32>, String) {
     let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-    let run = move || text(&policy(&arguments.iter().map(String::as_str).collect::<Vec<_>>()));
+    let run = move || {
+        let exit = policy(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        (exit.code, text(&exit))
+    };
     tokio::task::spawn_blocking(run).await.expect("it ends")
 }

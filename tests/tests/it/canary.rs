@@ -3,6 +3,7 @@
 use comfy_router_tests::{
     Client, Fleet, PolicyFile, Router, Serve, component, eventually, failed_start, plain,
 };
+use comfyui_emulator::Fault;
 use serde_json::{Value, json};
 
 async fn policy(router: &Router) -> Value {
@@ -71,6 +72,58 @@ async fn a_canary_whose_jobs_wait_longer_is_returned_and_they_run_all_the_same()
     client.end_of(&after).await;
     let routed = decided_by(&router, &after, "route").await;
     assert!(routed.iter().all(|decision| decision["version"]["digest"] != *digest), "{routed:?}");
+}
+
+/// Jobs one after the other, of which those of the canary fail, until each side has so many.
+async fn its_jobs_fail(fleet: &Fleet, client: &Client, router: &Router, digest: &str, each: usize) {
+    let order =
+        async |act: &str| router.admin().post(&format!("/api/fleet/i0/{act}"), &Value::Null).await.ok();
+    let mut ran = [0, 0];
+    while ran.iter().any(|ended| *ended < each) {
+        // It waits until it is known whose it is.
+        order("drain").await;
+        let id = client.post(&plain(ran.iter().sum::<usize>() as u32)).await;
+        let judged = eventually("it is known by whom it was judged", || async {
+            decided_by(router, &id, "prioritize").await.pop()
+        });
+        let its = judged.await["version"]["digest"] == *digest;
+        if its {
+            fleet.control(0).inject(Fault::NodeError { message: "out of paint".into(), count: 1 });
+        }
+        ran[usize::from(its)] += 1;
+        order("resume").await;
+        client.end_of(&id).await;
+    }
+}
+
+#[tokio::test]
+async fn a_canary_whose_jobs_fail_is_returned_and_kept_where_so_many_failures_are_allowed() {
+    for (percent, returned) in [(99, true), (100, false)] {
+        let fleet = Fleet::of(1).await;
+        let limits = ["attempts=3", &format!("failures_percent={percent}"), "wait_ms=600000"];
+        let (router, _file) = modest(&fleet, &limits).await;
+        let (digest, _) = version(&router, "canary").await.expect("a canary");
+        let client = Client::connect(&router, "c").await;
+        its_jobs_fail(&fleet, &client, &router, &digest, 3).await;
+        if returned {
+            let (failed, why) =
+                eventually("it is returned", || async { version(&router, "failed").await }).await;
+            assert_eq!((failed, &*why), (digest, "100 % of its attempts fail, of the others 0 %"));
+            assert_eq!(router.metric("comfy_router_policy_canaries_ended_total", "returned").await, 1.0);
+            continue;
+        }
+        let trial = eventually("all are counted", || async {
+            let trial = policy(&router).await["lanes"][0]["canary"].clone();
+            let enough = |side: &str| trial[side]["ended"].as_u64() >= Some(3);
+            (enough("canary") && enough("live")).then_some(trial)
+        })
+        .await;
+        assert_eq!(
+            (&trial["canary"]["failed"], &trial["live"]["failed"]),
+            (&trial["canary"]["ended"], &json!(0))
+        );
+        assert_eq!(version(&router, "canary").await.map(|(digest, _)| digest), Some(digest));
+    }
 }
 
 #[tokio::test]

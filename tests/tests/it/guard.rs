@@ -126,4 +126,5 @@ async fn settings_of_its_own_are_refused_by_its_own_words_and_it_serves_once_the
     assert_eq!(corrected.code, Some(0), "{}", corrected.err);
     let status = router.admin().get_json("/api/policy").await;
     assert_eq!(status["lanes"][1]["serving"]["name"], "guard", "{status}");
+    assert!(status["refused"].is_null(), "what was refused is past: {status}");
 }

@@ -1,6 +1,6 @@
 //! What an operator does to jobs: through the admin listener, and through the command line that talks to it.
 
-use comfy_router_tests::{Client, Fleet, Router, Serve, failed_start, kinds, plain};
+use comfy_router_tests::{Client, Fleet, Foreign, Router, Serve, failed_start, kinds, plain};
 use hyper::Method;
 use serde_json::{Value, json};
 
@@ -166,6 +166,23 @@ async fn where_operators_need_a_key_nothing_is_shown_or_done_without_it() {
     assert!(refused.code == Some(1) && refused.err.contains("the admin key is needed"), "{}", refused.err);
     let listed = failed_start(&arguments, &[("COMFY_ROUTER_ADMIN_KEY", KEY)]).await;
     assert_eq!((listed.code, listed.out.lines().last()), (Some(0), Some("0 waiting")), "{}", listed.err);
+    assert!(!router.log().contains(KEY));
+}
+
+#[tokio::test]
+async fn the_status_page_shows_reasons_and_what_its_links_lead_to_also_where_a_key_is_needed() {
+    const KEY: &str = "0123456789abcdef";
+    let fleet = Fleet::of(1).await;
+    let router = Serve::over(fleet.instances()).admin_key(KEY).set("policy.settings.typo=1").start().await;
+    let client = Client::connect(&router, "c").await;
+    client.post_as("a-job", &plain(1)).await;
+    client.end_of("a-job").await;
+    let told = Foreign::node("browser/operator.mjs")
+        .arguments(&["--url", router.admin().base(), "--key", KEY, "--job", "a-job"])
+        .arguments(&["--reason", "it refuses its settings: unknown field `typo`"])
+        .succeeds()
+        .await;
+    assert_eq!(told, "ok\n");
     assert!(!router.log().contains(KEY));
 }
 

@@ -132,8 +132,18 @@ async fn a_broken_file_leaves_the_old_policy_in_charge_and_says_why() {
         let id = runs(&client, 0x100 + count as u32).await;
         assert_eq!(routed_by(&router, &id).await, std::slice::from_ref(&old));
     }
+    // Another component from elsewhere takes nothing away from that; a good file does.
+    let upload = PolicyFile::holding(&component("matcher"));
+    let elsewhere = upload.path();
+    let swap = ["policy", "swap", elsewhere.to_str().expect("UTF-8"), "--as", "shadow"];
+    router.command(&swap).await;
+    assert!(policy(&router).await["refused"].is_object());
     file.replace(&component("fair-share"));
     let new = swapped(&router, &old).await;
+    eventually("what was refused is past", || async {
+        policy(&router).await["refused"].is_null().then_some(())
+    })
+    .await;
     let id = runs(&client, 0x200).await;
     assert_eq!(routed_by(&router, &id).await, [new]);
 }

@@ -46,6 +46,10 @@ async fn serving(router: &Router) -> (String, String) {
     (text("name"), text("digest"))
 }
 
+async fn refusal(router: &Router) -> serde_json::Value {
+    router.admin().get_json("/api/policy").await["refused"].clone()
+}
+
 #[tokio::test]
 async fn refused_settings_are_tried_again_until_a_policy_takes_them() {
     let fleet = Fleet::of(1).await;
@@ -64,10 +68,16 @@ async fn refused_settings_are_tried_again_until_a_policy_takes_them() {
     let swap = ["policy", "swap", path.to_str().expect("UTF-8"), "--settings", r#"{"default_weight": 4.0}"#];
     router.command(&swap).await;
     let told_otherwise = serving(&router).await;
+    assert_eq!(
+        refusal(&router).await["reason"],
+        "settings",
+        "those of the configuration are still not in force"
+    );
     read_again(&router, TAKEN).await;
     let told = serving(&router).await;
     assert_ne!(told, told_otherwise);
     assert_eq!(told.1[..12], told_otherwise.1[..12], "the same component");
+    assert!(refusal(&router).await.is_null(), "the settings that were refused are in force");
     read_again(&router, NOTHING).await;
     assert_eq!(serving(&router).await, told);
 }
@@ -107,6 +117,7 @@ async fn a_component_that_refused_its_settings_at_the_start_serves_when_they_are
     configuration.write("[policy.settings]\nmax_extra_wait_ms = 1000\n");
     read_again(&router, TAKEN).await;
     assert_eq!(serving(&router).await.0, "model-affinity");
+    assert!(refusal(&router).await.is_null());
     let orders = router.admin().get_json("/api/policy").await["ordered"].clone();
     assert_eq!(orders, serde_json::json!([]), "it is what is configured");
 }

@@ -153,9 +153,10 @@ pub(in crate::cli) struct PolicyTest {
 pub(in crate::cli) struct PolicyBench {
     #[command(flatten)]
     pub(in crate::cli) policy: PolicyFile,
-    /// Numbers of candidates to measure with
-    #[arg(long, value_delimiter = ',', default_value = "1,4,16,64,256,512", value_name = "N,N,...")]
-    pub(in crate::cli) candidates: Vec<usize>,
+    /// Numbers of candidates to measure with, from 1 to 1024
+    #[arg(long, value_delimiter = ',', default_value = "1,4,16,64,256,512", value_name = "N,N,...",
+        value_parser = clap::value_parser!(u16).range(1..=1_024))]
+    pub(in crate::cli) candidates: Vec<u16>,
     /// Count no instructions: counting compiles the component a second time
     #[arg(long)]
     pub(in crate::cli) no_fuel: bool,
@@ -188,10 +189,10 @@ pub(in crate::cli) struct PolicyDev {
     /// The project
     #[arg(default_value = ".")]
     pub(in crate::cli) folder: PathBuf,
-    /// The admin listener of a running router, to swap what passed into
+    /// The admin listener of a running router, to swap what passed into; its key is read from COMFY_ROUTER_ADMIN_KEY
     #[arg(long, alias = "admin", value_name = "ADDRESS:PORT")]
     pub(in crate::cli) router: Option<String>,
-    /// One round, then exit
+    /// One round, then exit, with status 1 if it failed
     #[arg(long)]
     pub(in crate::cli) once: bool,
 }

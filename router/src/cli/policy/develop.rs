@@ -33,11 +33,12 @@ pub(in super::super) fn develop(arguments: &PolicyDev) -> anyhow::Result<()> {
     })?;
     watch(&mut watcher, &folder)?;
     loop {
-        if let Err(error) = round(&folder, arguments) {
-            print(&format!("    {error:#}\n"));
-        }
+        let done = round(&folder, arguments);
         if arguments.once {
-            return Ok(());
+            return done;
+        }
+        if let Err(error) = done {
+            print(&format!("    {error:#}\n"));
         }
         print("waiting for a change\n\n");
         wait(&folder, &changes)?;

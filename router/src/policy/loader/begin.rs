@@ -6,7 +6,7 @@ use super::super::error::LoadError;
 use super::super::handle::Source;
 use super::super::orders::{Configured, Held, Order, Standing};
 use super::super::service::{self, Place};
-use super::{Berth, Loader};
+use super::{Berth, Loader, Tried};
 use crate::model::decision::PolicyVersion;
 
 impl Loader {
@@ -98,7 +98,8 @@ impl Loader {
             message: error.to_string(),
         });
         let version = bytes.and_then(|bytes| self.compile(id, settings.clone(), bytes)).map(Arc::new);
-        self.place(lane, name, origin.as_str().into(), version, place).is_ok()
+        let tried = Tried { name: name.as_str().into(), origin: origin.as_str().into(), anew: true };
+        self.place(lane, &tried, version, place).is_ok()
     }
 
     /// Writes down what holds, if that changed.

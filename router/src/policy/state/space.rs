@@ -94,7 +94,7 @@ impl Space {
         ttl_ms: Option<u32>,
         now: WallMs,
     ) -> Result<(), Refused> {
-        let until = ttl_ms.map(|ms| now + u64::from(ms));
+        let until = ttl_ms.map(|ms| now.saturating_add(ms.into()));
         self.change(changes, key, Entry { value, until }, now)
     }
 
@@ -115,7 +115,8 @@ impl Space {
         if !sum.is_finite() {
             return Err(Refused::NotANumber);
         }
-        let until = present.map_or_else(|| ttl_ms.map(|ms| now + u64::from(ms)), |entry| entry.until);
+        let until =
+            present.map_or_else(|| ttl_ms.map(|ms| now.saturating_add(ms.into())), |entry| entry.until);
         self.change(changes, key, Entry { value: sum.to_string(), until }, now)?;
         Ok(sum)
     }

@@ -66,7 +66,7 @@ pub fn bench(
     let deadline = GuestLimits::default().call();
     let limits = GuestLimits { call_ms: CALL_MS, configure_ms: CALL_MS, ..GuestLimits::default() };
     let opened = open_with(path, Config { settings: settings.clone(), limits, ..Config::default() })?;
-    let version = opened.compile()?;
+    let version = opened.version()?;
     gate::pass(&version, &opened.config.limits, &opened.config.bounds, sample::context(0).now_ms)?;
     let counting =
         if count { Some(opened.compile_for(&Engine::metered(&opened.config.limits)?)?) } else { None };

@@ -80,10 +80,11 @@ pub fn test(
 ) -> Result<Tested, ToolError> {
     let limits = GuestLimits { call_ms: CALL_MS, configure_ms: CALL_MS, ..GuestLimits::default() };
     let opened = open_with(component, Config { settings: settings.clone(), limits, ..Config::default() })?;
-    let version = opened.compile()?;
-    let mut tested = Tested::default();
+    let version = opened.version()?;
+    let (mut tested, mut cases) = (Tested::default(), 0);
     for path in files(paths)? {
         let mut file = File::read(&path)?;
+        cases += file.cases.iter().filter(|case| options.runs(case)).count();
         tested.files += 1;
         let run = Run { opened: &opened, version: &version, options, path: &path };
         let changed = run.file(&mut file, &mut tested);
@@ -92,7 +93,23 @@ pub fn test(
             tested.updated.push(path);
         }
     }
-    Ok(tested)
+    // A mistyped filter must not pass for success.
+    match options.filter {
+        Some(filter) if cases == 0 => Err(ToolError::NoSuchCase(filter.to_owned())),
+        None if cases == 0 => Err(no_cases(paths)),
+        _ => Ok(tested),
+    }
+}
+
+fn no_cases(paths: &[PathBuf]) -> ToolError {
+    let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    ToolError::NoCases(names.join(", "))
+}
+
+impl Options<'_> {
+    fn runs(&self, case: &Case) -> bool {
+        self.filter.is_none_or(|part| case.name.contains(part))
+    }
 }
 
 fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, ToolError> {
@@ -110,11 +127,7 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, ToolError> {
         inside.sort();
         found.extend(inside);
     }
-    if found.is_empty() {
-        let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-        return Err(ToolError::NoCases(names.join(", ")));
-    }
-    Ok(found)
+    if found.is_empty() { Err(no_cases(paths)) } else { Ok(found) }
 }
 
 struct Run<'a> {
@@ -130,7 +143,7 @@ impl Run<'_> {
         let mut changed = false;
         let shared = file.shared.clone();
         for case in &mut file.cases {
-            if self.options.filter.is_some_and(|part| !case.name.contains(part)) {
+            if !self.options.runs(case) {
                 continue;
             }
             let before = tested.failed.len();

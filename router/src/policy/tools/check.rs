@@ -22,7 +22,7 @@ const PATIENCE: u32 = 20;
 pub struct Report {
     pub version: PolicyVersion,
     pub bytes: usize,
-    /// Of `comfy-router:policy`, as the router has it.
+    /// The version of `comfy-router:policy` that the router has; what the component was built for is in its exports.
     pub wit: &'static str,
     pub imports: Vec<String>,
     pub exports: Vec<String>,
@@ -46,7 +46,8 @@ impl Report {
 /// Does everything that loading does, and says what was found. Fails only when there is nothing to look at.
 pub fn check(path: &Path, settings: &Settings) -> Result<Report, ToolError> {
     let opened = open(path, settings)?;
-    let Description { imports, exports } = crate::policy::wasm::describe(&opened.engine, &opened.bytes)?;
+    let Description { imports, exports } = crate::policy::wasm::describe(&opened.engine, &opened.bytes)
+        .map_err(|error| opened.refused(error))?;
     let mut report = Report {
         version: opened.id.clone(),
         bytes: opened.bytes.len(),
@@ -148,7 +149,7 @@ fn warnings(report: &Report, settings: &Settings) -> Vec<String> {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} {}: {} KiB", self.version.name, self.version.digest, self.bytes.div_ceil(1024))?;
-        writeln!(f, "built for comfy-router:policy@{}", self.wit)?;
+        writeln!(f, "this router has comfy-router:policy@{}", self.wit)?;
         list(f, "exports", &self.exports)?;
         list(f, "imports", &self.imports)?;
         for (hook, said) in &self.said {

@@ -50,7 +50,7 @@ impl Conformance {
 /// Asks everything twice, each time of a fresh guest. Fails only when the component could not be loaded at all.
 pub fn conform(path: &Path, settings: &Settings) -> Result<Conformance, ToolError> {
     let opened = open(path, settings)?;
-    let version = opened.compile()?;
+    let version = opened.version()?;
     let check = Check { limits: &opened.config.limits, bounds: &opened.config.bounds };
     let mut report = Conformance {
         version: version.id.clone(),

@@ -33,14 +33,20 @@ pub(super) struct World {
 
 /// A tenant or client: its name, or that with how many jobs it has.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a name is expected, or an object of `name`, `queued` and `running`")]
 pub(super) enum Who {
     Name(String),
-    Busy {
-        name: String,
-        #[serde(flatten)]
-        totals: Totals,
-    },
+    Busy(Busy),
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Busy {
+    name: String,
+    #[serde(default)]
+    queued: u32,
+    #[serde(default)]
+    running: u32,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -75,7 +81,7 @@ impl World {
 
     /// The hook and what it is asked, or what is wrong with the step.
     pub(super) fn ask(&mut self, step: &Step) -> Result<(Hook, Consultation), String> {
-        self.now_ms += step.after_ms;
+        self.now_ms = self.now_ms.saturating_add(step.after_ms);
         self.asked += 1;
         let (hook, question) = question(&step.hook, &step.view)?;
         let context = Context { now_ms: self.now_ms, ..self.context.clone() };
@@ -87,7 +93,9 @@ fn who(who: &[Who]) -> Vec<(Arc<str>, Totals)> {
     who.iter()
         .map(|who| match who {
             Who::Name(name) => (name.as_str().into(), Totals::default()),
-            Who::Busy { name, totals } => (name.as_str().into(), *totals),
+            Who::Busy(Busy { name, queued, running }) => {
+                (name.as_str().into(), Totals { queued: *queued, running: *running })
+            }
         })
         .collect()
 }
@@ -316,6 +324,27 @@ mod tests {
         assert_eq!((hook, job), (Hook::Route, JobView { texts, ..quiet_job() }));
         assert_eq!(candidates[0], candidate(0));
         assert_eq!((candidates[1].instance, candidates[1].gpu.temperature_c), (1, Some(80.5)));
+    }
+
+    #[test]
+    fn tenants_are_names_or_names_with_figures_and_a_typo_is_none() {
+        let read = |value: Value| serde_json::from_value::<Who>(value);
+        let known = [json!("ann"), json!({"name": "bob", "queued": 3})].map(|value| read(value).unwrap());
+        let totals = |queued| Totals { queued, running: 0 };
+        assert_eq!(who(&known), [("ann".into(), totals(0)), ("bob".into(), totals(3))]);
+        for wrong in [json!(1), json!({"queued": 3}), json!({"name": "bob", "quued": 3})] {
+            let error = read(wrong).unwrap_err().to_string();
+            assert!(error.starts_with("a name is expected, or an object of `name`"), "{error}");
+        }
+    }
+
+    #[test]
+    fn time_does_not_run_over() {
+        let late = Shared { now_ms: Some(u64::MAX), ..Shared::default() };
+        let mut world = World::of(&Shared::default(), &late);
+        let step = Step { hook: "tick".to_owned(), view: json!({}), expect: None, after_ms: u64::MAX };
+        let (_, asked) = world.ask(&step).unwrap();
+        assert_eq!((world.now_ms(), asked.context.now_ms), (u64::MAX, u64::MAX));
     }
 
     #[test]

@@ -73,11 +73,19 @@ impl File {
         Ok(Self { shared, cases: cases.collect::<Result<_, _>>()?, rest })
     }
 
+    /// Whole or not at all: its cases were written by hand. A link stays one.
     pub(super) fn write(&self, path: &Path) -> Result<(), ToolError> {
         let mut whole = self.rest.clone();
         whole.insert("cases".to_owned(), self.cases.iter().map(Case::value).collect());
-        std::fs::write(path, layout::text(&Value::Object(whole)))
-            .map_err(|error| ToolError::file(path, &error))
+        let text = layout::text(&Value::Object(whole));
+        let write = || {
+            let file = path.canonicalize()?;
+            let part = file.with_extension("json.part");
+            std::fs::write(&part, text)?;
+            std::fs::set_permissions(&part, std::fs::metadata(&file)?.permissions())?;
+            std::fs::rename(part, file)
+        };
+        write().map_err(|error| ToolError::file(path, &error))
     }
 }
 
@@ -120,6 +128,9 @@ impl Case {
         let in_case = |message: String| format!("{name}: {message}");
         let shared = Shared::parse(&rest).map_err(in_case)?;
         let refused: Option<String> = part(&rest, "refused").map_err(in_case)?;
+        if refused.is_some() && rest.contains_key("steps") {
+            return Err(in_case("with `refused` no guest is there that could be asked `steps`".to_owned()));
+        }
         let inline = !rest.contains_key("steps") && refused.is_none();
         let steps = if inline {
             let keys: Vec<String> = rest
@@ -138,6 +149,9 @@ impl Case {
             steps.into_iter().map(Step::parse).collect::<Result<_, _>>().map_err(in_case)?
         };
         known(&rest, &[&SHARED[..], &["name", "refused"]].concat()).map_err(in_case)?;
+        if steps.is_empty() && refused.is_none() {
+            return Err(in_case("it has no steps".to_owned()));
+        }
         Ok(Self { rest, name, shared, refused, steps, inline })
     }
 
@@ -214,6 +228,8 @@ mod tests {
             (json!({"cases": [{"name": "n", "route": {}, "tick": {}}]}), "one hook"),
             (json!({"cases": [{"name": "n", "steps": [3]}]}), "a step is an object"),
             (json!({"cases": [{"name": "n", "steps": [], "expct": 1}]}), "unknown key `expct`"),
+            (json!({"cases": [{"name": "n", "steps": []}]}), "n: it has no steps"),
+            (json!({"cases": [{"name": "n", "refused": "", "steps": [{"tick": {}}]}]}), "n: with `refused`"),
             (json!({"cases": [{"name": "n", "tenants": [1], "tick": {}}]}), "n: tenants: "),
         ] {
             let error = File::parse(value.clone()).unwrap_err();

@@ -15,6 +15,9 @@ use crate::policy::{native, record};
 /// Wall time of one call: a replay on a busy machine decides as service on an idle one.
 const CALL_MS: u64 = 2_000;
 
+/// The clock of a guest that is asked nothing.
+const FIRST_MS: u64 = 1_700_000_000_000;
+
 pub(super) struct Seat {
     pub(super) opened: Opened,
     pub(super) version: Version,
@@ -40,7 +43,9 @@ impl Seat {
         let limits = GuestLimits { call_ms: CALL_MS, configure_ms: CALL_MS, ..GuestLimits::default() };
         let settings = player.settings.clone();
         let opened = open_with(player.component, Config { settings, limits, ..Config::default() })?;
-        let version = opened.compile()?;
+        let version = opened.version()?;
+        // One that refuses its settings would fail at every question.
+        version.trial(FIRST_MS).map_err(|error| opened.refused(error))?;
         Ok(Self { opened, version, guest: None })
     }
 
@@ -65,11 +70,9 @@ impl Seat {
     }
 
     fn ask(&mut self, hook: Hook, asked: &Consultation) -> Answered {
-        if self.guest.is_none() {
-            self.guest = self.version.trial(asked.context.now_ms).ok();
-        }
-        let Some(guest) = &mut self.guest else {
-            return Answered::Failed("a guest could not be made".to_owned());
+        let guest = match self.guest.take().map_or_else(|| self.version.trial(asked.context.now_ms), Ok) {
+            Ok(guest) => self.guest.insert(guest),
+            Err(error) => return Answered::Failed(error.to_string()),
         };
         let check = Check { limits: &self.opened.config.limits, bounds: &self.opened.config.bounds };
         match gate::put_hook(guest, &check, hook, asked) {
