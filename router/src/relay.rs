@@ -94,7 +94,7 @@ pub struct Service {
     clock: Arc<dyn Clock>,
     running: HashMap<String, Running>,
     /// The attempt that each instance works on, as its events say.
-    current: HashMap<InstanceId, String>,
+    current: HashMap<InstanceId, Arc<str>>,
 }
 
 impl std::fmt::Debug for Service {
@@ -148,7 +148,7 @@ impl Service {
             Command::Register { job, attempt } => {
                 let key = attempt.upstream_id.to_string();
                 let client = self.client_of(&job);
-                self.running.insert(key, Running::new(job, client, attempt));
+                self.running.insert(key.clone(), Running::new(key.into(), job, client, attempt));
             }
             Command::Forget(upstream) => {
                 if let Some(running) = self.running.remove(&upstream.to_string()) {
@@ -170,7 +170,7 @@ impl Service {
     /// The attempt works no more: what its instance says without naming a prompt is not about it.
     fn left(&mut self, attempt: &Attempt) {
         let key = attempt.upstream_id.to_string();
-        if self.current.get(&attempt.instance) == Some(&key) {
+        if self.current.get(&attempt.instance).is_some_and(|current| **current == *key) {
             self.current.remove(&attempt.instance);
         }
     }
@@ -189,7 +189,7 @@ impl Service {
             },
             Frame::Preview(preview) => {
                 let key =
-                    preview.prompt_id.as_deref().or(self.current.get(&event.instance).map(String::as_str));
+                    preview.prompt_id.as_deref().or(self.current.get(&event.instance).map(|key| &**key));
                 if let Some(running) = key.and_then(|key| self.running.get(key)) {
                     let preview = preview.for_client(&running.renaming);
                     self.to_client(running, Message::preview(&running.name, preview));
@@ -214,27 +214,30 @@ impl Service {
             return None;
         };
         let now = self.clock.now();
-        let running = self.running.get_mut(key)?;
+        let Self { running, current, sessions, told, .. } = self;
+        let running = running.get_mut(key)?;
         running.note(event, now);
         if let Some(verdict) = Verdict::of(event) {
-            let report = running.over(event, verdict, now);
-            self.current.remove(instance);
-            return Some(report);
+            current.remove(instance);
+            return Some(running.over(event, verdict, now));
         }
         if matches!(event.kind, Kind::Executing { node: None, .. }) {
             // Its last event; the client gets the router's own, after the end is durable.
-            self.current.remove(instance);
+            current.remove(instance);
             return None;
         }
         // Whatever it is: the beginning may have been missed.
-        if running.held.is_none() && self.current.get(instance).is_none_or(|current| current != key) {
-            self.current.insert(instance.clone(), key.to_owned());
+        if running.held.is_none() {
+            match current.get_mut(instance) {
+                Some(current) => current.clone_from(&running.key),
+                None => drop(current.insert(instance.clone(), running.key.clone())),
+            }
         }
-        let message = client_message(running, event, &self.told);
-        let report = running.progress(now);
-        let running = &self.running[key];
-        self.to_client(running, message);
-        report
+        let message = client_message(running, event, told);
+        if let Some(client) = &running.client {
+            sessions.send(client, &running.name, message);
+        }
+        running.progress(now)
     }
 
     /// `status` and the like are the router's to say. What custom nodes invent goes to the owner of the job that runs
@@ -251,7 +254,7 @@ impl Service {
     }
 
     fn to_current(&self, instance: &InstanceId, message: Message) {
-        if let Some(running) = self.current.get(instance).and_then(|key| self.running.get(key)) {
+        if let Some(running) = self.current.get(instance).and_then(|key| self.running.get(&**key)) {
             self.to_client(running, message);
         }
     }

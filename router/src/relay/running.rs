@@ -42,6 +42,8 @@ pub struct Evidence {
 
 #[derive(Debug)]
 pub(super) struct Running {
+    /// Its prompt id at the instance.
+    pub(super) key: Arc<str>,
     pub(super) job: Arc<Job>,
     /// Who hears of it; nobody, without a client id.
     pub(super) client: Option<Client>,
@@ -86,11 +88,12 @@ impl Verdict {
 }
 
 impl Running {
-    pub(super) fn new(job: Arc<Job>, client: Option<Client>, attempt: Attempt) -> Self {
+    pub(super) fn new(key: Arc<str>, job: Arc<Job>, client: Option<Client>, attempt: Attempt) -> Self {
         let loaders = if job.needs.models.is_empty() { HashSet::new() } else { loaders(&job.body.prompt) };
         Self {
             name: job.prompt_id.as_str().into(),
-            renaming: Renaming::new(&attempt.upstream_id.to_string(), &job.prompt_id),
+            renaming: Renaming::new(&key, &job.prompt_id),
+            key,
             job,
             client,
             attempt,

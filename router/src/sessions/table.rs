@@ -85,14 +85,14 @@ impl Table {
 
     /// To the client's newest socket, and into the record of its job.
     pub(super) fn send(&mut self, client: &Client, job: &Arc<str>, message: Message, limits: Limits) {
-        if !self.clients.contains_key(client) {
-            if self.absent >= MAX_ABSENT {
-                return;
+        let known = match self.clients.get_mut(client) {
+            Some(known) => known,
+            None if self.absent >= MAX_ABSENT => return,
+            None => {
+                self.absent += 1;
+                self.clients.entry(client.clone()).or_default()
             }
-            self.absent += 1;
-            self.clients.insert(client.clone(), Known::default());
-        }
-        let Some(known) = self.clients.get_mut(client) else { return };
+        };
         let newest = known.sockets.last().copied();
         // First sent, then kept: whoever has got everything until the record's moment has got this.
         if let Some(outbox) = newest.and_then(|id| self.sockets.get(&id)) {

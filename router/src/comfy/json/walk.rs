@@ -46,10 +46,14 @@ impl<'a> Walk<'a> {
             if walk.next_byte() != b'"' {
                 return Err(Malformed);
             }
-            let key = walk.value()?;
-            let key = string(key).ok_or(Malformed)?;
+            let start = walk.at;
+            let escaped = walk.string()?;
+            let quoted = &walk.text[start..walk.at];
             walk.eat(b':')?;
-            member(walk, &key)
+            match escaped {
+                false => member(walk, &quoted[1..quoted.len() - 1]),
+                true => member(walk, &string(quoted).ok_or(Malformed)?),
+            }
         })
     }
 
@@ -58,7 +62,7 @@ impl<'a> Walk<'a> {
         let first = self.next_byte();
         let start = self.at;
         match first {
-            b'"' => self.string()?,
+            b'"' => self.string().map(drop)?,
             b'{' => self.object(|walk, _| walk.value().map(drop))?,
             b'[' => self.list(b'[', b']', |walk| walk.value().map(drop))?,
             b'-' | b'0'..=b'9' => self.number()?,
@@ -78,6 +82,7 @@ impl<'a> Walk<'a> {
         if self.at == self.text.len() { Ok(()) } else { Err(Malformed) }
     }
 
+    #[inline]
     fn byte(&self) -> u8 {
         self.text.as_bytes().get(self.at).copied().unwrap_or(0)
     }
@@ -113,19 +118,22 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn string(&mut self) -> Result<(), Malformed> {
+    /// True if there are escapes in it.
+    fn string(&mut self) -> Result<bool, Malformed> {
+        let mut escaped = false;
         self.at += 1;
         loop {
+            self.at += plain(&self.text.as_bytes()[self.at..]);
             match self.byte() {
                 b'"' => break,
                 b'\\' => self.escape()?,
-                // The end of the text, too.
-                0..0x20 => return Err(Malformed),
-                _ => self.at += 1,
+                // A control character, or the end of the text.
+                _ => return Err(Malformed),
             }
+            escaped = true;
         }
         self.at += 1;
-        Ok(())
+        Ok(escaped)
     }
 
     fn escape(&mut self) -> Result<(), Malformed> {
@@ -185,6 +193,25 @@ impl<'a> Walk<'a> {
         self.at += word.len();
         Ok(())
     }
+}
+
+/// How many bytes go before the first that a string does not hold as it is, eight at a time.
+fn plain(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    const TOPS: u64 = ONES << 7;
+    // The top bit of each byte below `limit`, and perhaps of bytes after such a one.
+    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & TOPS;
+    let is = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found = below(word, 0x20) | is(word, b'"') | is(word, b'\\');
+        if found != 0 {
+            return at * 8 + found.trailing_zeros() as usize / 8;
+        }
+    }
+    let special = |byte: &u8| matches!(byte, 0..0x20 | b'"' | b'\\');
+    words.len() * 8 + rest.iter().position(special).unwrap_or(rest.len())
 }
 
 /// The string that a value is. None for any other value, and where an escape stands for half a character.

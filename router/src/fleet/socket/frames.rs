@@ -7,8 +7,8 @@
 use bytes::{Buf, Bytes, BytesMut};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-/// Of one read; some eighty events.
-const CHUNK: usize = 16 << 10;
+/// Of one read; some twenty events. What is read so of a large message is copied to where it stays.
+const CHUNK: usize = 4 << 10;
 /// A message that is longer than this and has not come whole gets memory of its own.
 const SMALL: usize = 4 << 10;
 /// What is read beyond a large message; then the read that ends it is seldom followed by one that finds nothing.
@@ -84,7 +84,7 @@ impl Incoming {
             Some(large) => &mut large.bytes,
             None => {
                 if self.buffer.capacity() - self.buffer.len() < CHUNK / 2 {
-                    self.buffer.reserve(CHUNK);
+                    self.buffer.reserve(CHUNK.saturating_sub(self.buffer.len()).max(CHUNK / 2));
                 }
                 &mut self.buffer
             }
