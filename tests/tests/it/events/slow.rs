@@ -10,6 +10,16 @@ use super::until_end;
 
 #[tokio::test]
 async fn a_slow_reader_delays_nobody_loses_previews_first_and_hears_the_end() {
+    slow_reader(false).await;
+}
+
+/// Its previews and progress do not wait as long as nothing else does.
+#[tokio::test]
+async fn a_slow_reader_that_wants_metadata_hears_no_less() {
+    slow_reader(true).await;
+}
+
+async fn slow_reader(metadata: bool) {
     let fleet = Fleet::of(2).await;
     let router = Serve::over(fleet.instances())
         .set("limits.ws_queue_messages=64")
@@ -20,6 +30,8 @@ async fn a_slow_reader_delays_nobody_loses_previews_first_and_hears_the_end() {
     let slow = Client::silent(&router, "slow");
     let mut narrow =
         Socket::open_narrow(router.url(), "/ws?clientId=slow").await.expect("the router takes a websocket");
+    let flags = json!({"type": "feature_flags", "data": {"supports_preview_metadata": metadata}});
+    narrow.try_send(&flags.to_string()).await.expect("flags are heard");
     let mut graph = diffusion("sd15.safetensors", 7, STEPS);
     graph["4"]["inputs"]["width"] = json!(512);
     graph["4"]["inputs"]["height"] = json!(512);
@@ -40,7 +52,8 @@ async fn a_slow_reader_delays_nobody_loses_previews_first_and_hears_the_end() {
 
     let heard = until_end(&mut narrow, &long).await;
     let count = |kind: &str| heard.iter().filter(|message| message.kind() == kind).count();
-    assert!(count("binary 1") < STEPS as usize, "previews gave way");
+    let previews = if metadata { "binary 4" } else { "binary 1" };
+    assert!((1..STEPS as usize).contains(&count(previews)), "previews gave way: {}", count(previews));
     assert!(count("progress_state") < 2 * STEPS as usize, "progress gave way");
     let told: Vec<Message> = heard.iter().filter(|message| message.is_of(&long)).cloned().collect();
     assert_eq!(complete(&told, &graph), Ok(()));
