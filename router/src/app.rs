@@ -128,12 +128,13 @@ impl Router {
         let (telemetry_service, telemetry) = parts::telemetry(&config, clock.clone())?;
         let assets = assets::open(parts::assets(&config), &clock)?;
         let (sessions_service, sessions) = sessions::Service::new(parts::sessions(&config));
-        let (fleet, events) = fleet::start(&config.fleet, &config.instances, &ledger.identity().await?);
+        let (fleet_service, fleet) =
+            fleet::Service::new(&config.fleet, &config.instances, &ledger.identity().await?);
 
         let (reports, from_relay) = mpsc::channel(REPORTS);
-        let (relay_service, relay) =
-            relay::Service::new(events, reports, sessions.clone(), assets.told().clone(), clock.clone());
+        let relay = relay::Handle::new(reports, sessions.clone(), assets.told().clone(), clock.clone());
         let core = core(&config, &ledger, &fleet, &relay, clock.as_ref()).await?;
+        fleet_service.start(&relay);
         let policy = policy.await?.context("the policy could not start")?;
         let organs = scheduler::Organs {
             policy: policy.clone(),
@@ -175,7 +176,6 @@ impl Router {
         );
 
         tasks::spawn("sessions", OnError::Shutdown, sessions_service.run());
-        tasks::spawn("relay", OnError::Shutdown, relay_service.run());
         tasks::spawn("scheduler", OnError::Shutdown, scheduler_service.run());
         tasks::spawn("kept previews", OnError::Log, kept);
         tasks::spawn("front", OnError::Shutdown, listener.run(front, closing.clone()));
@@ -300,7 +300,7 @@ async fn core(
         fleet.adopt(&attempt.instance, attempt.upstream_id);
         // Before the first event is looked at: the attempt goes on, and its client hears the rest.
         let (job, attempt) = (Arc::new(open.job.clone()), attempt.clone());
-        relay.tell(relay::Command::Register { job, attempt });
+        relay.register(job, attempt);
     }
     let restored = Restored { open, counter };
     Ok(Core::new(settings, parts::specs(config), restored, clock.now()))

@@ -1,8 +1,8 @@
 //! The instances: one HTTP pool, one websocket and one supervisor each.
 //!
 //! Owns every connection to a ComfyUI and what is known of each: up or down, version, device, catalogue, queue. Never decides
-//! which instance runs what, and knows jobs only by the ids it sent. The driver submits through [`Handle`], the relay reads
-//! the one ordered stream of [`FleetEvent`]s, the front forwards clients' requests, discovery fills a missing configuration.
+//! which instance runs what, and knows jobs only by the ids it sent. The driver submits through [`Handle`], an
+//! [`Audience`] is told of every [`FleetEvent`], the front forwards clients' requests, discovery fills a missing configuration.
 
 mod board;
 mod calls;
@@ -32,7 +32,6 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use bytes::Bytes;
 use hyper::{Request, Response};
-use tokio::sync::mpsc;
 
 pub use calls::{CallError, QueueSnapshot};
 pub use conn::ConnectError;
@@ -56,9 +55,6 @@ use crate::tasks::{self, OnError};
 use board::Board;
 use member::Member;
 use supervisor::Supervisor;
-
-/// Events that wait for the relay. When it is behind, sockets are read no further, but for progress, which is dropped.
-const EVENTS: usize = 4_096;
 
 /// What is known of an instance. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -136,6 +132,30 @@ pub enum EventKind {
     Frame(Frame),
 }
 
+/// Who is told what happens at the instances.
+pub trait Audience: Clone + Send + Sync + 'static {
+    /// Each instance's events in the order they happened. While this waits, nothing more is read of that instance.
+    fn tell(&self, event: FleetEvent) -> impl Future<Output = Result<(), Gone>> + Send;
+}
+
+/// For whom [`Handle::instances`] is enough.
+impl Audience for () {
+    async fn tell(&self, _event: FleetEvent) -> Result<(), Gone> {
+        Ok(())
+    }
+}
+
+/// Nobody listens any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gone;
+
+/// Watches the instances.
+#[derive(Debug)]
+pub struct Service {
+    config: config::Fleet,
+    handle: Handle,
+}
+
 /// Talks to every instance. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
@@ -147,31 +167,29 @@ pub struct Handle {
     submit_timeout: Duration,
 }
 
-/// Starts to watch the instances. The supervisors end when the receiver is dropped. `router` tells this router from others
-/// that the instances serve, and is the same after a restart.
-pub fn start(
-    config: &config::Fleet,
-    instances: &[config::Instance],
-    router: &str,
-) -> (Handle, mpsc::Receiver<FleetEvent>) {
-    let (events, receiver) = mpsc::channel(EVENTS);
-    let board = Arc::new(Board::new(instances));
-    let members: Vec<_> =
-        (0..).zip(instances).map(|(index, one)| Arc::new(Member::new(index, one, config, router))).collect();
-    let logs = Arc::new(AtomicBool::new(false));
-    for member in &members {
-        let (member, board, logs) = (member.clone(), board.clone(), logs.clone());
-        let supervisor = Supervisor::new(member, board, config.clone(), events.clone(), logs);
-        tasks::spawn("instance", OnError::Shutdown, supervisor.run());
+impl Service {
+    /// `router` tells this router from others that the instances serve, and is the same after a restart.
+    pub fn new(config: &config::Fleet, instances: &[config::Instance], router: &str) -> (Self, Handle) {
+        let member = |(index, one)| Arc::new(Member::new(index, one, config, router));
+        let handle = Handle {
+            members: Arc::new((0..).zip(instances).map(member).collect()),
+            board: Arc::new(Board::new(instances)),
+            logs: Arc::default(),
+            health_timeout: Duration::from_millis(config.health_timeout_ms),
+            submit_timeout: Duration::from_millis(config.submit_timeout_ms),
+        };
+        (Self { config: config.clone(), handle: handle.clone() }, handle)
     }
-    let handle = Handle {
-        members: Arc::new(members),
-        board,
-        logs,
-        health_timeout: Duration::from_millis(config.health_timeout_ms),
-        submit_timeout: Duration::from_millis(config.submit_timeout_ms),
-    };
-    (handle, receiver)
+
+    /// One task for each instance, until the audience has gone.
+    pub fn start(self, audience: &impl Audience) {
+        let Handle { members, board, logs, .. } = &self.handle;
+        for member in members.iter() {
+            let (member, board, logs) = (member.clone(), board.clone(), logs.clone());
+            let supervisor = Supervisor::new(member, board, self.config.clone(), audience.clone(), logs);
+            tasks::spawn("instance", OnError::Shutdown, supervisor.run());
+        }
+    }
 }
 
 impl Handle {

@@ -1,6 +1,6 @@
 //! Carries the events of instances to the clients whose jobs they are about.
 //!
-//! One task reads the fleet's events in order. An event of an attempt is put under the client's prompt id, its files
+//! It is told of each instance's events in order, on the task that hears them. An event of an attempt is put under the client's prompt id, its files
 //! under the instance's name, and handed to the client's session. The event that ends an attempt is held back until
 //! the scheduler says that the end is durable: only then the client sees it, then `status`, then `executing {node:
 //! null}`. Progress and ends are reported to the scheduler; events of unknown attempts are dropped, those without a
@@ -12,33 +12,21 @@ mod running;
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use crate::assets::Told;
 use crate::clock::Clock;
 use crate::comfy::frame::{Event, Frame, Kind};
-use crate::fleet::{EventKind, FleetEvent};
+use crate::fleet::{Audience, EventKind, FleetEvent, Gone};
 use crate::model::id::{InstanceId, JobId, UpstreamId};
 use crate::model::job::{Attempt, Job, JobOutcome};
 use crate::sessions::{self, Client, Message};
 
 use running::Running;
 pub use running::{Evidence, Verdict};
-
-/// What the scheduler tells the relay.
-#[derive(Debug)]
-pub enum Command {
-    /// An attempt is about to be sent.
-    Register { job: Arc<Job>, attempt: Attempt },
-    /// Its events are of no interest any more.
-    Forget(UpstreamId),
-    /// Its end is durable: tell the client.
-    Announce(Box<End>),
-    /// The number of open jobs.
-    Status { remaining: usize },
-}
 
 /// The end of a job, as its client is to hear it.
 #[derive(Debug, Clone)]
@@ -71,24 +59,14 @@ pub enum Report {
     },
 }
 
-/// Cheap to clone.
+/// Cheap to clone. What it is told is done when the call returns, and before any event that comes later.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    commands: mpsc::UnboundedSender<Command>,
-}
-
-impl Handle {
-    /// Commands are carried out in the order given, each before any event that arrives later.
-    pub fn tell(&self, command: Command) {
-        // The relay outlives all who tell it anything but during shutdown.
-        let _ = self.commands.send(command);
-    }
-}
-
-pub struct Service {
-    commands: mpsc::UnboundedReceiver<Command>,
-    events: mpsc::Receiver<FleetEvent>,
+    relay: Arc<Mutex<Relay>>,
     reports: mpsc::Sender<Report>,
+}
+
+struct Relay {
     sessions: sessions::Handle,
     told: Told,
     clock: Arc<dyn Clock>,
@@ -97,69 +75,76 @@ pub struct Service {
     current: HashMap<InstanceId, Arc<str>>,
 }
 
-impl std::fmt::Debug for Service {
+impl std::fmt::Debug for Relay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("relay::Service").field("running", &self.running.len()).finish_non_exhaustive()
+        f.debug_struct("Relay").field("running", &self.running.len()).finish_non_exhaustive()
     }
 }
 
-impl Service {
+impl Handle {
     pub fn new(
-        events: mpsc::Receiver<FleetEvent>,
         reports: mpsc::Sender<Report>,
         sessions: sessions::Handle,
         told: Told,
         clock: Arc<dyn Clock>,
-    ) -> (Self, Handle) {
-        let (sender, commands) = mpsc::unbounded_channel();
-        let service = Self {
-            commands,
-            events,
-            reports,
-            sessions,
-            told,
-            clock,
-            running: HashMap::new(),
-            current: HashMap::new(),
-        };
-        (service, Handle { commands: sender })
+    ) -> Self {
+        let (running, current) = (HashMap::new(), HashMap::new());
+        Self { relay: Arc::new(Mutex::new(Relay { sessions, told, clock, running, current })), reports }
     }
 
-    /// Runs until the fleet or all handles are gone.
-    pub async fn run(mut self) {
-        loop {
-            tokio::select! {
-                // An attempt is registered before it is sent: its command is there before its first event.
-                biased;
-                command = self.commands.recv() => match command {
-                    Some(command) => self.obey(command),
-                    None => return,
-                },
-                event = self.events.recv() => match event {
-                    Some(event) => if self.event(event).await.is_err() { return },
-                    None => return,
-                },
-            }
+    /// An attempt is about to be sent.
+    pub fn register(&self, job: Arc<Job>, attempt: Attempt) {
+        self.relay().register(job, attempt);
+    }
+
+    /// Its events are of no interest any more.
+    pub fn forget(&self, upstream: UpstreamId) {
+        self.relay().forget(upstream);
+    }
+
+    /// Its end is durable: its client is told.
+    pub fn announce(&self, end: &End) {
+        self.relay().announce(end);
+    }
+
+    /// The number of open jobs.
+    pub fn status(&self, remaining: usize) {
+        self.relay().sessions.broadcast_status(remaining);
+    }
+
+    fn relay(&self) -> MutexGuard<'_, Relay> {
+        self.relay.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Audience for Handle {
+    async fn tell(&self, event: FleetEvent) -> Result<(), Gone> {
+        let report = self.relay().event(event);
+        match report {
+            None => Ok(()),
+            // The next one says more.
+            Some(report @ Report::Progress { .. }) => match self.reports.try_send(report) {
+                Err(TrySendError::Closed(_)) => Err(Gone),
+                Ok(()) | Err(TrySendError::Full(_)) => Ok(()),
+            },
+            Some(report) => self.reports.send(report).await.map_err(|_| Gone),
         }
     }
+}
 
-    fn obey(&mut self, command: Command) {
-        match command {
-            Command::Register { job, attempt } => {
-                let key = attempt.upstream_id.to_string();
-                let client = self.client_of(&job);
-                self.running.insert(key.clone(), Running::new(key.into(), job, client, attempt));
+impl Relay {
+    fn register(&mut self, job: Arc<Job>, attempt: Attempt) {
+        let key = attempt.upstream_id.to_string();
+        let client = self.client_of(&job);
+        self.running.insert(key.clone(), Running::new(key.into(), job, client, attempt));
+    }
+
+    fn forget(&mut self, upstream: UpstreamId) {
+        if let Some(running) = self.running.remove(&upstream.to_string()) {
+            self.left(&running.attempt);
+            if let Some(client) = &running.client {
+                self.sessions.forget(client, &running.name);
             }
-            Command::Forget(upstream) => {
-                if let Some(running) = self.running.remove(&upstream.to_string()) {
-                    self.left(&running.attempt);
-                    if let Some(client) = &running.client {
-                        self.sessions.forget(client, &running.name);
-                    }
-                }
-            }
-            Command::Announce(end) => self.announce(&end),
-            Command::Status { remaining } => self.sessions.broadcast_status(remaining),
         }
     }
 
@@ -175,18 +160,16 @@ impl Service {
         }
     }
 
-    async fn event(&mut self, event: FleetEvent) -> Result<(), mpsc::error::SendError<Report>> {
+    /// Says what the scheduler should know.
+    fn event(&mut self, event: FleetEvent) -> Option<Report> {
         let EventKind::Frame(frame) = event.kind else {
             if matches!(event.kind, EventKind::SocketDown | EventKind::Down { .. }) {
                 self.current.remove(&event.instance);
             }
-            return self.reports.send(Report::Fleet(event)).await;
+            return Some(Report::Fleet(event));
         };
         match frame {
-            Frame::Event(json) => match self.json(&event.instance, &json) {
-                Some(report) => self.reports.send(report).await,
-                None => Ok(()),
-            },
+            Frame::Event(json) => return self.json(&event.instance, &json),
             Frame::Preview(preview) => {
                 let key =
                     preview.prompt_id.as_deref().or(self.current.get(&event.instance).map(|key| &**key));
@@ -194,20 +177,17 @@ impl Service {
                     let preview = preview.for_client(&running.renaming);
                     self.to_client(running, Message::preview(&running.name, preview));
                 }
-                Ok(())
             }
             Frame::Text(text) => {
                 self.to_current(&event.instance, Message::ordinary_binary(text.raw));
-                Ok(())
             }
             Frame::Unknown(raw) => {
                 self.to_current(&event.instance, Message::ordinary_binary(raw));
-                Ok(())
             }
         }
+        None
     }
 
-    /// A JSON event; says what the scheduler should know.
     fn json(&mut self, instance: &InstanceId, event: &Event) -> Option<Report> {
         let Some(key) = event.prompt_id.as_deref() else {
             self.without_id(instance, event);

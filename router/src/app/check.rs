@@ -15,7 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Looks at everything before it judges, so that all that is wrong is said at once.
 pub(super) async fn check(config: &Config) -> anyhow::Result<()> {
-    let (fleet, _events) = fleet::start(&config.fleet, &config.instances, "check");
+    let (service, fleet) = fleet::Service::new(&config.fleet, &config.instances, "check");
+    service.start(&());
     let _ = tokio::time::timeout(PATIENCE, fleet.looked()).await;
     let instances = fleet.instances();
     print(&fleet::table(&instances));

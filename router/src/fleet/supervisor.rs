@@ -6,8 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
 
 use super::board::Board;
 use super::calls::{self, CallError, QueueSnapshot};
@@ -15,7 +13,7 @@ use super::hearing::Hearing;
 use super::link::{Link, LinkEvent};
 use super::member::Member;
 use super::stats::{self, Stats};
-use super::{EventKind, FleetEvent, InstanceInfo, State};
+use super::{Audience, EventKind, FleetEvent, Gone, InstanceInfo, State};
 use crate::comfy::Catalogue;
 use crate::comfy::frame::{Event, Frame, Kind};
 use crate::config;
@@ -25,11 +23,11 @@ use crate::tasks::{self, OnError};
 const LAST_WORDS: Duration = Duration::from_millis(100);
 const LONGEST_HEARING: Duration = Duration::from_secs(1);
 
-pub(super) struct Supervisor {
+pub(super) struct Supervisor<A> {
     member: Arc<Member>,
     board: Arc<Board>,
     config: config::Fleet,
-    events: mpsc::Sender<FleetEvent>,
+    audience: A,
     /// Somebody reads the home instance's log.
     logs: Arc<AtomicBool>,
     /// Its socket is told log lines.
@@ -39,11 +37,7 @@ pub(super) struct Supervisor {
     failures: u32,
     /// Websockets it has had since it came up.
     sockets: u32,
-    dropped: u64,
 }
-
-/// The relay is gone, and with it the reason to watch.
-struct Unheard;
 
 /// One look at an instance.
 struct Look {
@@ -67,12 +61,12 @@ enum LookError {
     Foreign { path: &'static str, what: String },
 }
 
-impl Supervisor {
+impl<A: Audience> Supervisor<A> {
     pub(super) fn new(
         member: Arc<Member>,
         board: Arc<Board>,
         config: config::Fleet,
-        events: mpsc::Sender<FleetEvent>,
+        audience: A,
         logs: Arc<AtomicBool>,
     ) -> Self {
         let link = Link::new(member.pool().clone(), member.sid().clone(), config.clone());
@@ -81,14 +75,13 @@ impl Supervisor {
             member,
             board,
             config,
-            events,
+            audience,
             logs,
             logs_asked: false,
             link,
             hearing,
             failures: 0,
             sockets: 0,
-            dropped: 0,
         }
     }
 
@@ -104,7 +97,6 @@ impl Supervisor {
                     looking = self.look(self.pause());
                     heard
                 }
-                () = self.events.closed() => Err(Unheard),
             };
             if heard.is_err() {
                 return;
@@ -131,7 +123,7 @@ impl Supervisor {
         })
     }
 
-    async fn on_look(&mut self, look: Result<Look, LookError>) -> Result<(), Unheard> {
+    async fn on_look(&mut self, look: Result<Look, LookError>) -> Result<(), Gone> {
         let look = match look {
             Ok(look) => look,
             Err(error) => return self.on_failure(&error).await,
@@ -158,11 +150,7 @@ impl Supervisor {
         }
         match (before, info) {
             (Some(before), Some(info)) if differs(&before, &info) => self.emit(EventKind::Info(info)).await,
-            (_, Some(info)) => {
-                // Nobody needs to wait for it: the next look says it again.
-                let _ = self.events.try_send(self.event(EventKind::Same(info)));
-                Ok(())
-            }
+            (_, Some(info)) => self.emit(EventKind::Same(info)).await,
             _ => Ok(()),
         }
     }
@@ -186,7 +174,7 @@ impl Supervisor {
         })
     }
 
-    async fn on_failure(&mut self, error: &LookError) -> Result<(), Unheard> {
+    async fn on_failure(&mut self, error: &LookError) -> Result<(), Gone> {
         self.failures = self.failures.saturating_add(1);
         let certain = matches!(error, LookError::Call(error) if error.is_refused());
         if certain || !self.is_up() || self.failures >= self.config.failures {
@@ -197,7 +185,7 @@ impl Supervisor {
         Ok(())
     }
 
-    async fn on_link(&mut self, event: LinkEvent) -> Result<(), Unheard> {
+    async fn on_link(&mut self, event: LinkEvent) -> Result<(), Gone> {
         match event {
             LinkEvent::Frame { frame, bytes } => {
                 self.hearing.heard(Instant::now());
@@ -235,10 +223,10 @@ impl Supervisor {
         }
     }
 
-    async fn heard(&mut self, frame: Frame, bytes: usize) -> Result<(), Unheard> {
+    async fn heard(&mut self, frame: Frame, bytes: usize) -> Result<(), Gone> {
         self.member.frames().count(bytes);
         self.notice_others(&frame);
-        self.pass(frame).await
+        self.emit(EventKind::Frame(frame)).await
     }
 
     /// Log lines are the home instance's: whichever becomes it is asked for them, and asked no more when another does.
@@ -268,7 +256,7 @@ impl Supervisor {
     }
 
     /// The instance is another process than a moment ago, though no look at it failed.
-    async fn reborn(&mut self) -> Result<(), Unheard> {
+    async fn reborn(&mut self) -> Result<(), Gone> {
         let reason: Arc<str> = "it was restarted".into();
         tracing::warn!(instance = %self.member.id(), "instance was restarted, what it held is gone");
         self.emit(EventKind::Down { reason }).await?;
@@ -276,7 +264,7 @@ impl Supervisor {
         self.up(true).await
     }
 
-    async fn up(&mut self, again: bool) -> Result<(), Unheard> {
+    async fn up(&mut self, again: bool) -> Result<(), Gone> {
         self.member.forget();
         self.sockets = 0;
         let info = self.board.update(self.member.index(), |info| {
@@ -292,7 +280,7 @@ impl Supervisor {
         Ok(())
     }
 
-    async fn down(&mut self, reason: &str) -> Result<(), Unheard> {
+    async fn down(&mut self, reason: &str) -> Result<(), Gone> {
         let before = self.board.get(self.member.index()).map(|info| info.state);
         let reason: Arc<str> = reason.into();
         let down = State::Down { reason: reason.clone() };
@@ -315,7 +303,7 @@ impl Supervisor {
     }
 
     /// What the websocket still holds was said before the instance went away: perhaps how an attempt ended.
-    async fn hear_out(&mut self) -> Result<(), Unheard> {
+    async fn hear_out(&mut self) -> Result<(), Gone> {
         let deadline = tokio::time::Instant::now() + LONGEST_HEARING;
         while self.link.is_open() && tokio::time::Instant::now() < deadline {
             match tokio::time::timeout(LAST_WORDS, self.link.next(|| None)).await {
@@ -329,39 +317,13 @@ impl Supervisor {
         Ok(())
     }
 
-    async fn socket_down(&mut self) -> Result<(), Unheard> {
+    async fn socket_down(&mut self) -> Result<(), Gone> {
         self.member.set_linked(false);
         self.emit(EventKind::SocketDown).await
     }
 
-    /// A frame, in its turn. Progress that cannot wait is dropped: the next one says more, and an instance whose socket is
-    /// not read stops sending to everybody.
-    async fn pass(&mut self, frame: Frame) -> Result<(), Unheard> {
-        let droppable =
-            matches!(&frame, Frame::Event(Event { kind: Kind::Progress { .. } | Kind::ProgressState, .. }));
-        let event = self.event(EventKind::Frame(frame));
-        let event = match self.events.try_send(event) {
-            Ok(()) => return Ok(()),
-            Err(TrySendError::Closed(_)) => return Err(Unheard),
-            Err(TrySendError::Full(_)) if droppable => {
-                self.dropped += 1;
-                if self.dropped.is_power_of_two() {
-                    let (instance, dropped) = (self.member.id(), self.dropped);
-                    tracing::warn!(%instance, dropped, "progress is dropped, the router is behind");
-                }
-                return Ok(());
-            }
-            Err(TrySendError::Full(event)) => event,
-        };
-        self.events.send(event).await.map_err(|_| Unheard)
-    }
-
-    async fn emit(&mut self, kind: EventKind) -> Result<(), Unheard> {
-        self.events.send(self.event(kind)).await.map_err(|_| Unheard)
-    }
-
-    fn event(&self, kind: EventKind) -> FleetEvent {
-        FleetEvent { instance: self.member.id().clone(), kind }
+    async fn emit(&mut self, kind: EventKind) -> Result<(), Gone> {
+        self.audience.tell(FleetEvent { instance: self.member.id().clone(), kind }).await
     }
 
     fn is_up(&self) -> bool {

@@ -7,8 +7,23 @@ mod watching;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 
 use super::*;
+
+impl Audience for mpsc::Sender<FleetEvent> {
+    async fn tell(&self, event: FleetEvent) -> Result<(), Gone> {
+        self.send(event).await.map_err(|_| Gone)
+    }
+}
+
+/// A fleet that is watched, and what is told of it.
+fn start(config: &config::Fleet, instances: &[config::Instance]) -> (Handle, mpsc::Receiver<FleetEvent>) {
+    let (service, handle) = Service::new(config, instances, "router");
+    let (events, told) = mpsc::channel(4_096);
+    service.start(&events);
+    (handle, told)
+}
 
 /// A server that handles its connections, counted from 0, as `script` says.
 async fn scripted<F, Done>(script: F) -> Url

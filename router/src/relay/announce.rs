@@ -6,9 +6,9 @@ use std::sync::Arc;
 use crate::comfy::frame::{self, UntoldEnd};
 use crate::sessions::Message;
 
-use super::{End, Service};
+use super::{End, Relay};
 
-impl Service {
+impl Relay {
     pub(super) fn announce(&mut self, end: &End) {
         let held = end.attempt.as_ref().and_then(|attempt| {
             let running = self.running.remove(&attempt.upstream_id.to_string())?;

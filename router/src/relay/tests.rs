@@ -12,19 +12,15 @@ use crate::sessions::{Connection, Payload};
 
 struct World {
     relay: Handle,
-    events: mpsc::Sender<FleetEvent>,
     reports: mpsc::Receiver<Report>,
     sessions: sessions::Handle,
 }
 
 fn world() -> World {
     let (_, sessions) = sessions::Service::new(sessions::Config::default());
-    let (events, receiver) = mpsc::channel(64);
     let (sender, reports) = mpsc::channel(64);
-    let (service, relay) =
-        Service::new(receiver, sender, sessions.clone(), Told::default(), Arc::new(ManualClock::default()));
-    crate::tasks::spawn("relay", crate::tasks::OnError::Log, service.run());
-    World { relay, events, reports, sessions }
+    let relay = Handle::new(sender, sessions.clone(), Told::default(), Arc::new(ManualClock::default()));
+    World { relay, reports, sessions }
 }
 
 fn job(client: Option<&str>) -> (Arc<Job>, Attempt) {
@@ -40,22 +36,22 @@ fn job(client: Option<&str>) -> (Arc<Job>, Attempt) {
 
 impl World {
     fn register(&self, job: &Arc<Job>, attempt: &Attempt) {
-        self.relay.tell(Command::Register { job: job.clone(), attempt: attempt.clone() });
+        self.relay.register(job.clone(), attempt.clone());
     }
 
     async fn says(&self, text: String) {
         let frame = Frame::text(Utf8Bytes::from(text)).expect("an event");
         let event = FleetEvent { instance: InstanceId::from("gpu0"), kind: EventKind::Frame(frame) };
-        self.events.send(event).await.expect("the relay runs");
+        self.relay.tell(event).await.expect("somebody takes reports");
     }
 
     /// Everything before has been handled when this report comes through.
     async fn flush(&mut self) -> Vec<Report> {
         let event = FleetEvent { instance: InstanceId::from("gpu0"), kind: EventKind::SocketDown };
-        self.events.send(event).await.expect("the relay runs");
+        self.relay.tell(event).await.expect("somebody takes reports");
         let mut seen = Vec::new();
         loop {
-            match self.reports.recv().await.expect("the relay runs") {
+            match self.reports.recv().await.expect("the relay is there") {
                 Report::Fleet(_) => return seen,
                 report => seen.push(report),
             }
@@ -109,7 +105,7 @@ async fn a_job_is_told_of_under_its_own_id_and_its_end_waits_for_the_ledger() {
         node_errors: String::new(),
         remaining: 0,
     };
-    world.relay.tell(Command::Announce(Box::new(end)));
+    world.relay.announce(&end);
     let last = texts(&client, 3).await;
     assert_eq!(kinds(&last), ["execution_success", "status", "executing"]);
     assert_eq!(last[0]["data"]["prompt_id"], job.prompt_id.as_str());
@@ -129,7 +125,7 @@ async fn nobody_hears_of_anothers_job_nor_of_one_that_is_not_ours() {
     world.says(r#"{"type":"execution_start","data":{"prompt_id":"foreign"}}"#.into()).await;
     world.says(r#"{"type":"status","data":{"status":{"exec_info":{"queue_remaining":7}}}}"#.into()).await;
     world.flush().await;
-    world.relay.tell(Command::Status { remaining: 1 });
+    world.relay.status(1);
     assert_eq!(kinds(&texts(&mine, 3).await), ["status", "execution_start", "status"]);
     let others = texts(&other, 2).await;
     assert_eq!(others[1]["data"]["status"]["exec_info"]["queue_remaining"], 1);
@@ -173,7 +169,7 @@ async fn an_end_that_no_instance_told_of_is_told_with_all_that_clients_look_at()
         node_errors: String::new(),
         remaining: 2,
     };
-    world.relay.tell(Command::Announce(Box::new(end)));
+    world.relay.announce(&end);
     let seen = texts(&client, 4).await;
     assert_eq!(kinds(&seen), ["status", "execution_error", "status", "executing"]);
     assert_eq!(seen[1]["data"]["exception_message"], "gone");
@@ -183,13 +179,10 @@ async fn an_end_that_no_instance_told_of_is_told_with_all_that_clients_look_at()
 #[tokio::test]
 async fn progress_is_reported_now_and_then_and_loading_is_timed() {
     let (_, sessions) = sessions::Service::new(sessions::Config::default());
-    let (events, receiver) = mpsc::channel(64);
     let (sender, reports) = mpsc::channel(64);
     let clock = ManualClock::default();
-    let (service, relay) =
-        Service::new(receiver, sender, sessions.clone(), Told::default(), Arc::new(clock.clone()));
-    crate::tasks::spawn("relay", crate::tasks::OnError::Log, service.run());
-    let mut world = World { relay, events, reports, sessions };
+    let relay = Handle::new(sender, sessions.clone(), Told::default(), Arc::new(clock.clone()));
+    let mut world = World { relay, reports, sessions };
     let (plain, attempt) = job(None);
     let model = crate::model::job::ModelRef { folder: "checkpoints".into(), name: "m".into() };
     let needs = crate::model::job::Needs { models: vec![model], ..(*plain.needs).clone() };

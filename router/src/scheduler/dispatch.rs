@@ -17,7 +17,6 @@ use crate::fleet::{self, SubmitError};
 use crate::metrics;
 use crate::model::id::{InstanceId, UpstreamId};
 use crate::model::job::{Attempt, Job, UploadRef};
-use crate::relay::Command;
 
 use super::driver::Organs;
 use super::input::{EndKind, Ending, Input, Sighting};
@@ -36,7 +35,7 @@ pub(super) async fn send(organs: &Organs, job: Arc<Job>, attempt: Attempt) -> Op
             });
         }
     };
-    organs.relay.tell(Command::Register { job: job.clone(), attempt: attempt.clone() });
+    organs.relay.register(job.clone(), attempt.clone());
     let sighting = match bring(organs, &job, &attempt).await {
         Ok(()) => Sighting::Dispatched,
         Err(sighting) => sighting,

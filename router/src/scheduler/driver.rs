@@ -286,10 +286,10 @@ impl Service {
             Action::Announce(announcement) => {
                 account::ended(&announcement);
                 self.keep_outputs(&announcement);
-                self.organs.relay.tell(relay::Command::Announce(Box::new((*announcement).into())));
+                self.organs.relay.announce(&(*announcement).into());
             }
-            Action::Forget { upstream } => self.organs.relay.tell(relay::Command::Forget(upstream)),
-            Action::Status { remaining } => self.organs.relay.tell(relay::Command::Status { remaining }),
+            Action::Forget { upstream } => self.organs.relay.forget(upstream),
+            Action::Status { remaining } => self.organs.relay.status(remaining),
             Action::Free { instance, unload_models, free_memory } => {
                 let fleet = self.organs.fleet.clone();
                 self.beside("free", async move {

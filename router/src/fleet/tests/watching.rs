@@ -26,7 +26,7 @@ struct World {
 impl World {
     async fn new(config: config::Fleet) -> Self {
         let emulator = Emulator::start(Config::default()).await.unwrap();
-        let (handle, events) = start(&config, &[at(&emulator, "one")], "router");
+        let (handle, events) = start(&config, &[at(&emulator, "one")]);
         Self { emulator, handle, events, id: "one".into() }
     }
 
@@ -213,7 +213,7 @@ async fn discovery_finds_a_comfyui_and_nothing_else() {
 
 #[tokio::test]
 async fn an_absent_instance_is_named_and_the_wait_for_a_first_look_ends() {
-    let (handle, _events) = start(&quick(), &[config::Instance::at(nowhere().await)], "router");
+    let (handle, _events) = start(&quick(), &[config::Instance::at(nowhere().await)]);
     handle.looked().await;
     let shown = table(&handle.instances());
     assert!(shown.contains("down: connection refused"), "{shown}");
