@@ -1,7 +1,7 @@
 //! Who listens: the websockets of clients, each with a bounded outbox.
 //!
 //! Owns the table of sockets, what waits for each of them, and what their clients' jobs have come to. It never touches a
-//! network connection (`front` moves the messages) and never decides what a client may see (`relay` addresses each message
+//! network connection (`front` moves the messages, and lends a [`Line`] to each) and never decides what a client may see (`relay` addresses each message
 //! to a job's client). Sending never waits: a client that does not read loses previews first, then progress, and is then
 //! cut off. It never loses a message that tells of an end and stays connected.
 //!

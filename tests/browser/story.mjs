@@ -77,8 +77,8 @@ async function ownPicture(page, preview, before) {
   return saved;
 }
 
-/** One run, watched: progress, preview, picture. Gives the picture's colour. */
-async function watchedRun(page) {
+/** One run, watched: progress, preview, picture. Gives the picture's colour, which is not the one of the run before. */
+async function watchedRun(page, before) {
   await world.hold();
   const prompt = await page.run();
   if (emulated) await page.until('an execution at the gate', async () => (await world.held()) === 1);
@@ -88,14 +88,15 @@ async function watchedRun(page) {
   await page.shot('2-progress-and-preview');
   await world.open();
   await page.ended(prompt);
-  const saved = await ownPicture(page, preview);
+  const saved = await ownPicture(page, preview, before);
   await page.title(/^(?!.*%)/);
   await page.shot('3-picture');
   runs += 1;
   return saved;
 }
 
-/** Real ones do not stop at gates: a run must last until all that there is to see of it has been seen. */
+/** Real ones do not stop at gates: a run must last until all that there is to see of it has been seen. How much longer one must
+ * be is found out by a run; gives the colour of its picture. */
 async function lengthen(page) {
   if (emulated) return;
   const begun = Date.now();
@@ -103,6 +104,7 @@ async function lengthen(page) {
   runs += 1;
   length = Math.max(4, RUN_MS / (Date.now() - begun));
   await page.lengthen(length);
+  return page.pictureOn(await page.nodeOf('SaveImage'));
 }
 
 /** Several jobs: two run, two wait; one that waits and the one that is shown running are cancelled. */
@@ -186,8 +188,7 @@ async function story(browser) {
   const first = await visitor(browser, 'first');
   await first.shot('1-loaded');
   console.log('ok: the page opens and loads a workflow');
-  await lengthen(first);
-  const saved = await watchedRun(first);
+  const saved = await watchedRun(first, await lengthen(first));
   console.log('ok: a run shows progress, a preview and its picture');
   await queueAndHistory(first);
   console.log('ok: queue and history are shown, one of several is cancelled');

@@ -51,7 +51,10 @@ impl Line {
 
     /// As much as the kernel takes; true if that is all.
     fn write(&self, unsent: &mut Batch) -> io::Result<bool> {
-        let written = unsent.write(|slices| self.stream.try_write_vectored(slices));
+        let written = unsent.write(|slices| match slices {
+            [one] => self.stream.try_write(one),
+            several => self.stream.try_write_vectored(several),
+        });
         match written {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             written => written.map(|()| true),
