@@ -82,7 +82,7 @@ impl Front {
         let line = Arc::new(Line::new(io.into_inner()));
         let mut socket = WebSocketStream::from_partially_read(
             End(line.clone()),
-            read_buf.into(),
+            read_buf.to_vec(),
             Role::Server,
             Some(config),
         )
