@@ -69,9 +69,10 @@ pub(crate) fn pinned(program: &str) -> Command {
     command
 }
 
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
+/// Ports that were free a moment ago, all different.
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"));
+    listeners.map(|listener| listener.local_addr().expect("its address").port())
 }
 
 pub(crate) fn local(port: u16) -> SocketAddr {
@@ -80,7 +81,7 @@ pub(crate) fn local(port: u16) -> SocketAddr {
 
 /// This program once more, in its other role.
 pub(crate) fn upstream() -> (Process, u16) {
-    let port = free_port();
+    let [port] = free_ports();
     let myself = std::env::current_exe().expect("this program");
     let mut command = pinned(&myself.display().to_string());
     let process = Process::start(command.args(["upstream", &port.to_string()]));
@@ -96,7 +97,7 @@ pub(crate) fn router(folder: &Path, upstream: u16) -> (Process, SocketAddr) {
 }
 
 pub(crate) fn start_router(folder: &Path, upstream: u16) -> (Process, SocketAddr) {
-    let (port, admin) = (free_port(), free_port());
+    let [port, admin] = free_ports();
     let state = folder.join("state");
     let mut command = pinned(env!("CARGO_BIN_EXE_comfy-router"));
     command
@@ -110,7 +111,7 @@ pub(crate) fn start_router(folder: &Path, upstream: u16) -> (Process, SocketAddr
 
 /// One process, large buffers, no log, connections kept on both sides; a body below 256 KiB never touches the disk.
 pub(crate) fn nginx(folder: &Path, upstream: u16) -> (Process, u16) {
-    let port = free_port();
+    let [port] = free_ports();
     let prefix = folder.join("nginx");
     std::fs::create_dir_all(&prefix).expect("a folder");
     let file = prefix.join("nginx.conf");

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use crate::load::{Heard, Orders};
-use crate::processes::{self, Process, answers, free_port, local, pinned};
+use crate::processes::{self, Process, answers, free_ports, local, pinned};
 use crate::upstream::Rates;
 
 pub(crate) const INSTANCES: usize = 4;
@@ -14,7 +14,7 @@ const MAX_SLOTS: usize = 64;
 
 /// So many instances in one process.
 pub(crate) fn upstream(rates: Rates) -> (Process, Vec<u16>) {
-    let ports: Vec<u16> = (0..INSTANCES).map(|_| free_port()).collect();
+    let ports = free_ports::<INSTANCES>().to_vec();
     let mut command = itself();
     command.arg("upstream").args([rates.events, rates.previews, rates.broadcasts].map(|n| n.to_string()));
     let process = Process::start(command.args(ports.iter().map(ToString::to_string)));
@@ -33,7 +33,7 @@ pub(crate) fn router(folder: &Path, upstream: &[u16], clients: usize) -> (Proces
         .map(|port| format!("[[instance]]\nurl = \"http://127.0.0.1:{port}\"\nslots = {slots}\n"));
     let file = state.join("router.toml");
     std::fs::write(&file, instances.collect::<String>()).expect("writes");
-    let (port, admin) = (free_port(), free_port());
+    let [port, admin] = free_ports();
     let binary =
         std::env::var("WS_BENCH_ROUTER").unwrap_or_else(|_| env!("CARGO_BIN_EXE_comfy-router").to_owned());
     let mut command = pinned(&binary);
@@ -55,7 +55,7 @@ pub(crate) fn router(folder: &Path, upstream: &[u16], clients: usize) -> (Proces
 /// One process that tunnels each websocket to its instance.
 pub(crate) fn nginx(folder: &Path, upstream: &[u16]) -> (Process, Vec<u16>) {
     let prefix = tempfile::TempDir::new_in(folder).expect("a folder").keep();
-    let ports: Vec<u16> = upstream.iter().map(|_| free_port()).collect();
+    let ports = free_ports::<INSTANCES>().to_vec();
     let servers = ports.iter().zip(upstream).map(|(port, upstream)| {
         SERVER.replace("{listen}", &port.to_string()).replace("{upstream}", &upstream.to_string())
     });

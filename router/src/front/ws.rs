@@ -69,24 +69,15 @@ impl Front {
     }
 
     async fn serve(&self, upgrade: OnUpgrade, mut connection: Connection) {
-        let Some(Parts { io, read_buf, .. }) =
-            upgrade.await.ok().and_then(|upgraded| upgraded.downcast::<TokioIo<TcpStream>>().ok())
-        else {
-            return;
-        };
+        let Some((stream, early)) = taken_over(upgrade).await else { return };
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
             .max_message_size(Some(self.limits.ws_message_bytes))
             .max_frame_size(Some(self.limits.ws_message_bytes));
-        let line = Arc::new(Line::new(io.into_inner()));
-        let mut socket = WebSocketStream::from_partially_read(
-            End(line.clone()),
-            read_buf.to_vec(),
-            Role::Server,
-            Some(config),
-        )
-        .await;
+        let line = Arc::new(Line::new(stream));
+        let mut socket =
+            WebSocketStream::from_partially_read(End(line.clone()), early, Role::Server, Some(config)).await;
         tracing::debug!(client = %connection.sid, "client connected");
         let ended = self.converse(&mut socket, &line, &connection).await;
         connection.outbox.shut();
@@ -206,6 +197,12 @@ impl Flags {
         self.preview_metadata = flag == Some(&Value::Bool(true));
         true
     }
+}
+
+/// The connection once the handshake is answered, and what the client has said since. hyper's buffer goes.
+async fn taken_over(upgrade: OnUpgrade) -> Option<(TcpStream, Vec<u8>)> {
+    let Parts { io, read_buf, .. } = upgrade.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
+    Some((io.into_inner(), read_buf.to_vec()))
 }
 
 /// Writes what waits. A client that stops reading is given up soon after its outbox overflows: what is half written must
