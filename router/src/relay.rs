@@ -1,10 +1,10 @@
 //! Carries the events of instances to the clients whose jobs they are about.
 //!
-//! It is told of each instance's events in order, on the task that hears them. An event of an attempt is put under the client's prompt id, its files
-//! under the instance's name, and handed to the client's session. The event that ends an attempt is held back until
-//! the scheduler says that the end is durable: only then the client sees it, then `status`, then `executing {node:
-//! null}`. Progress and ends are reported to the scheduler; events of unknown attempts are dropped, those without a
-//! prompt id belong to the job that runs there. It never decides what becomes of a job.
+//! It is told of each instance's events in order, on the task that hears them. An event of an attempt is put under the
+//! client's prompt id, its files under the instance's name, and handed to the client's session. The event that ends an
+//! attempt is held back until the scheduler says that the end is durable: only then the client sees it, then `status`,
+//! then `executing {node: null}`. Progress and ends are reported to the scheduler; events of unknown attempts are dropped,
+//! those without a prompt id belong to the job that runs there. It never decides what becomes of a job.
 
 mod announce;
 mod running;
