@@ -9,6 +9,8 @@ mod build;
 mod event;
 mod renaming;
 
+#[cfg(test)]
+pub(crate) use binary::image_with_metadata;
 pub use binary::{Preview, TextFrame};
 pub use build::*;
 pub use event::{ErrorData, Event, Kind};

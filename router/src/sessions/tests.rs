@@ -1,9 +1,9 @@
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::FutureExt;
 use serde_json::Value;
 
 use super::*;
-use crate::comfy::frame::{Frame, Utf8Bytes};
+use crate::comfy::frame::{Frame, Utf8Bytes, image_with_metadata};
 
 mod latecomers;
 
@@ -40,13 +40,7 @@ impl Handle {
 
 fn preview(format: u32, node: &str, size: usize) -> Message {
     let metadata = serde_json::json!({"node_id": node, "prompt_id": "p", "image_type": if format == 2 { "image/png" } else { "image/jpeg" }});
-    let metadata = metadata.to_string();
-    let mut bytes = BytesMut::new();
-    bytes.put_u32(4);
-    bytes.put_u32(metadata.len() as u32);
-    bytes.put_slice(metadata.as_bytes());
-    bytes.put_bytes(7, size);
-    match Frame::binary(bytes.freeze()) {
+    match Frame::binary(image_with_metadata(metadata.to_string().as_bytes(), &vec![7; size])) {
         Frame::Preview(preview) => Message::preview(&"p".into(), preview),
         other => panic!("{other:?}"),
     }

@@ -110,18 +110,22 @@ fn text(bytes: &Bytes) -> Option<Frame> {
     Some(Frame::Text(TextFrame { node_id: node_id.to_owned(), raw: bytes.clone() }))
 }
 
+/// A message of type 4.
+pub(crate) fn image_with_metadata(metadata: &[u8], image: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(8 + metadata.len() + image.len());
+    frame.put_u32(IMAGE_WITH_METADATA);
+    frame.put_u32(metadata.len() as u32);
+    frame.put_slice(metadata);
+    frame.put_slice(image);
+    frame.freeze()
+}
+
 impl Preview {
     /// The preview as the client is to see it: under the client's prompt id. One of type 1 has no place for an id; a
     /// custom node made it so, for every socket.
     pub fn for_client(self, renaming: &Renaming) -> Self {
         let metadata = self.metadata.map(|metadata| match renaming.bytes(&metadata[8..]) {
-            Some(text) => {
-                let mut head = BytesMut::with_capacity(8 + text.len());
-                head.put_u32(IMAGE_WITH_METADATA);
-                head.put_u32(text.len() as u32);
-                head.put_slice(&text);
-                head.freeze()
-            }
+            Some(text) => image_with_metadata(&text, &[]),
             None => metadata,
         });
         Self { metadata, ..self }

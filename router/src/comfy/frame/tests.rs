@@ -1,6 +1,6 @@
 //! The frames are ComfyUI 0.8.0's, as seen on the wire.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::*;
@@ -17,15 +17,6 @@ fn event(value: Value) -> Event {
 
 fn value(text: &Utf8Bytes) -> Value {
     serde_json::from_str(text.as_str()).unwrap()
-}
-
-fn preview(metadata: &str, image: &[u8]) -> Bytes {
-    let mut frame = BytesMut::new();
-    frame.put_u32(4);
-    frame.put_u32(metadata.len() as u32);
-    frame.put_slice(metadata.as_bytes());
-    frame.put_slice(image);
-    frame.freeze()
 }
 
 #[test]
@@ -139,7 +130,9 @@ fn previews_are_given_in_the_form_a_socket_asked_for() {
     let metadata = json!({"node_id": "3", "prompt_id": ID, "display_node_id": "3", "parent_node_id": null,
         "real_node_id": "3", "image_type": "image/png"})
     .to_string();
-    let Frame::Preview(upstream) = Frame::binary(preview(&metadata, b"PNG")) else { panic!() };
+    let Frame::Preview(upstream) = Frame::binary(image_with_metadata(metadata.as_bytes(), b"PNG")) else {
+        panic!()
+    };
     assert_eq!(upstream.prompt_id.as_deref(), Some(ID));
     let mine = upstream.for_client(&Renaming::new(ID, "mine"));
     let frame = |with_metadata| [mine.head(with_metadata), mine.image().clone()].concat();

@@ -120,7 +120,7 @@ impl AsyncWrite for End {
 
 #[cfg(test)]
 mod tests {
-    use bytes::{BufMut, Bytes, BytesMut};
+    use bytes::Bytes;
     use futures_util::{SinkExt, StreamExt};
     use tokio::net::TcpListener;
     use tokio_tungstenite::WebSocketStream;
@@ -128,7 +128,7 @@ mod tests {
     use tokio_tungstenite::tungstenite::protocol::Role;
 
     use super::*;
-    use crate::comfy::frame::{Frame, Utf8Bytes};
+    use crate::comfy::frame::{Frame, Utf8Bytes, image_with_metadata};
     use crate::sessions::Line as _;
 
     async fn connection() -> (Arc<Line>, WebSocketStream<TcpStream>) {
@@ -139,13 +139,8 @@ mod tests {
     }
 
     fn preview(size: usize) -> Message {
-        let metadata = r#"{"node_id":"3","prompt_id":"p","image_type":"image/jpeg"}"#;
-        let mut bytes = BytesMut::new();
-        bytes.put_u32(4);
-        bytes.put_u32(metadata.len() as u32);
-        bytes.put_slice(metadata.as_bytes());
-        bytes.put_bytes(7, size);
-        match Frame::binary(bytes.freeze()) {
+        let metadata = br#"{"node_id":"3","prompt_id":"p","image_type":"image/jpeg"}"#;
+        match Frame::binary(image_with_metadata(metadata, &vec![7; size])) {
             Frame::Preview(preview) => Message::preview(&"p".into(), preview),
             other => panic!("{other:?}"),
         }
