@@ -7,6 +7,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
 };
 
+use comfyui_emulator::HeldPort;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -98,6 +99,7 @@ pub struct InstanceProcess {
     name: String,
     flavour: &'static str,
     folder: TempDir,
+    port: HeldPort,
     url: String,
     process: Process,
 }
@@ -150,8 +152,9 @@ impl InstanceProcess {
     async fn start(at: usize) -> Self {
         let flavour = if at.is_multiple_of(2) { "0.8.0" } else { "0.3.64" };
         let folder = tempfile::tempdir().expect("a folder");
-        let (process, url) = spawn(folder.path(), flavour, 0).await;
-        Self { name: format!("i{at}"), flavour, folder, url, process }
+        let port = HeldPort::new(0).expect("a port");
+        let (process, url) = spawn(folder.path(), flavour, &port).await;
+        Self { name: format!("i{at}"), flavour, folder, port, url, process }
     }
 
     pub fn http(&self) -> Http {
@@ -175,8 +178,7 @@ impl InstanceProcess {
 
     /// A new process on the same port and files.
     pub async fn start_again(&mut self) {
-        let port = self.url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
-        (self.process, _) = spawn(self.folder.path(), self.flavour, port).await;
+        (self.process, _) = spawn(self.folder.path(), self.flavour, &self.port).await;
     }
 
     pub async fn slow(&self, extra_ms: u64) {
@@ -217,10 +219,10 @@ fn oracle(folder: &Path) -> PathBuf {
     folder.join("oracle.jsonl")
 }
 
-async fn spawn(folder: &Path, flavour: &str, port: u16) -> (Process, String) {
+async fn spawn(folder: &Path, flavour: &str, port: &HeldPort) -> (Process, String) {
     let mut command = Command::new(binaries::emulator());
     command.stdin(Stdio::null());
-    command.args(["--flavour", flavour, "--port", &port.to_string()]);
+    command.args(["--flavour", flavour, "--port", &port.addr().port().to_string()]);
     command.arg("--dir").arg(folder.join("comfy")).arg("--oracle").arg(oracle(folder));
     let mut process = Process::start(&mut command, &folder.join("log"));
     let line = within("the emulator's first line", process.line()).await;

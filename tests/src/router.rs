@@ -1,12 +1,14 @@
 //! The real binary, started as an operator starts it.
 
 use std::{
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
+    time::Duration,
 };
 
+use comfyui_emulator::HeldPort;
 use futures_util::FutureExt;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -89,15 +91,16 @@ impl Serve {
         Self { disk_mib: Some(mib), ..self }
     }
 
-    /// Starts it on any free ports, and waits until every instance is up.
+    /// Starts it on ports of its own, and waits until every instance is up.
     pub async fn start(self) -> Router {
         let folder = tempfile::tempdir().expect("a folder");
-        let any = || "127.0.0.1:0".to_owned();
-        let held = self.socket.as_ref().map(|socket| socket.local_addr().expect("an address").to_string());
-        let addresses = (held.unwrap_or_else(any), any());
-        let (process, url, admin) = ready(&self, folder.path(), &addresses).await;
+        let ports = [(); 2].map(|()| HeldPort::new(0).expect("a port"));
+        let supervised = self.socket.as_ref().map(|socket| socket.local_addr().expect("an address"));
+        let addresses = (supervised.unwrap_or(ports[0].addr()), ports[1].addr());
+        let (process, url, admin) = ready(&self, folder.path(), addresses).await;
         let instances = self.instances;
-        let router = Router { serve: self, folder: Some(folder), process, url, admin };
+        let router =
+            Router { serve: self, folder: Some(folder), process, addresses, url, admin, _ports: ports };
         router.instances_up(instances).await;
         router
     }
@@ -109,8 +112,11 @@ pub struct Router {
     serve: Serve,
     folder: Option<TempDir>,
     process: Process,
+    /// For clients and for operators.
+    addresses: (SocketAddr, SocketAddr),
     url: String,
     admin: String,
+    _ports: [HeldPort; 2],
 }
 
 impl Router {
@@ -222,9 +228,7 @@ impl Router {
 
     /// A new process with the same state and ports. Waits until it serves, not for its instances.
     pub async fn start_again(&mut self) {
-        let address = |url: &str| url.trim_start_matches("http://").to_owned();
-        let addresses = (address(&self.url), address(&self.admin));
-        (self.process, _, _) = ready(&self.serve, self.folder(), &addresses).await;
+        (self.process, _, _) = ready(&self.serve, self.folder(), self.addresses).await;
     }
 
     /// Waits until so many instances are up.
@@ -237,14 +241,18 @@ impl Router {
 
     /// Waits until so many instances are up and could be given attempts, if only single ones on trial.
     pub async fn instances_serve(&self, count: usize) {
-        eventually(&format!("{count} instances serve"), || async {
-            let fleet = self.admin().get_json("/api/fleet").await;
-            let instances = fleet["instances"].as_array().expect("a list");
-            let serves =
-                |instance: &&Value| instance["state"] == "up" || instance["quarantine"]["probing"] == true;
-            (instances.iter().filter(serves).count() == count).then_some(())
-        })
-        .await;
+        let serves =
+            |instance: &&Value| instance["state"] == "up" || instance["quarantine"]["probing"] == true;
+        let mut instances = Vec::new();
+        let all = async {
+            while instances.iter().filter(serves).count() != count {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                let fleet = self.admin().get_json("/api/fleet").await;
+                instances.clone_from(fleet["instances"].as_array().expect("a list"));
+            }
+        };
+        let waited = tokio::time::timeout(DEADLINE, all).await;
+        assert!(waited.is_ok(), "{count} instances do not serve within {DEADLINE:?}: {instances:#?}");
     }
 
     /// Waits until so many instances are down.
@@ -321,27 +329,26 @@ fn log(folder: &Path) -> PathBuf {
     folder.join("router.log")
 }
 
-/// Starts the binary and reads where it serves. A port it had before may be taken for a moment.
-async fn ready(serve: &Serve, folder: &Path, addresses: &(String, String)) -> (Process, String, String) {
-    for _ in 0..20 {
-        let mut command = serving(serve, folder);
-        command.arg("serve");
-        command.args(["--listen", &addresses.0, "--admin", &addresses.1]);
-        command.arg("--state-dir").arg(state(folder)).args(&serve.arguments);
-        if !serve.arguments.iter().any(|argument| argument == "--log") {
-            command.args(["--log", "info,comfy_router=debug"]);
-        }
-        let mut process = Process::start(&mut command, &log(folder));
-        let patience = if serve.compiles { COMPILING } else { DEADLINE };
-        let announced = within_time(patience, "the router serves", announced(&mut process)).await;
-        if let Some((url, admin)) = announced {
-            return (process, url, admin);
-        }
-        let log = std::fs::read_to_string(log(folder)).unwrap_or_default();
-        assert!(log.contains("in use"), "the router did not start:\n{log}");
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+/// Starts the binary and reads where it serves.
+async fn ready(
+    serve: &Serve,
+    folder: &Path,
+    (listen, admin): (SocketAddr, SocketAddr),
+) -> (Process, String, String) {
+    let mut command = serving(serve, folder);
+    command.args(["serve", "--listen", &listen.to_string(), "--admin", &admin.to_string()]);
+    command.arg("--state-dir").arg(state(folder)).args(&serve.arguments);
+    if !serve.arguments.iter().any(|argument| argument == "--log") {
+        command.args(["--log", "info,comfy_router=debug"]);
     }
-    panic!("the router's port stays taken");
+    let mut process = Process::start(&mut command, &log(folder));
+    let patience = if serve.compiles { COMPILING } else { DEADLINE };
+    let announced = within_time(patience, "the router serves", announced(&mut process)).await;
+    let Some((url, admin)) = announced else {
+        let log = std::fs::read_to_string(log(folder)).unwrap_or_default();
+        panic!("the router did not start:\n{log}");
+    };
+    (process, url, admin)
 }
 
 fn serving(serve: &Serve, folder: &Path) -> Command {

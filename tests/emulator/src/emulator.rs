@@ -1,21 +1,14 @@
 //! An emulator in this process: binds, serves life after life, stops when dropped.
 
-use std::{
-    io,
-    net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{
-    net::{TcpListener, TcpSocket},
-    sync::watch,
-};
+use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     config::Config,
     control::{Control, fault::Fault, fault::Moment},
     life::{End, Life, Machine},
+    port::HeldPort,
     server, tasks,
 };
 
@@ -48,12 +41,12 @@ impl Emulator {
     /// # Errors
     /// When the port, the folder or the oracle file cannot be opened.
     pub async fn start(config: Config) -> io::Result<Self> {
-        let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, config.port)))?;
-        let addr = listener.local_addr()?;
+        let port = HeldPort::new(config.port)?;
+        let (addr, listener) = (port.addr(), port.listen()?);
         let machine = Arc::new(Machine::new(config)?);
         let (wanted, wanted_seen) = watch::channel(Wanted::Life(1));
         let (status_seen, status) = watch::channel(Status::Down(0));
-        tasks::spawn(run(Arc::clone(&machine), listener, addr, wanted_seen, status_seen));
+        tasks::spawn(run(Arc::clone(&machine), port, listener, wanted_seen, status_seen));
         let mut emulator = Self { addr, machine, wanted, status };
         emulator.until(|status| status == Status::Up(1)).await;
         Ok(emulator)
@@ -111,24 +104,17 @@ impl Emulator {
 /// Serves lives one after the other until it is told to stop or the `Emulator` is dropped.
 async fn run(
     machine: Arc<Machine>,
-    listener: TcpListener,
-    addr: SocketAddr,
+    port: HeldPort,
+    mut listener: TcpListener,
     mut wanted: watch::Receiver<Wanted>,
     status: watch::Sender<Status>,
 ) {
-    let mut listener = Some(listener);
     loop {
-        let Some(socket) = (match listener.take() {
-            Some(socket) => Some(socket),
-            None => rebind(addr).await,
-        }) else {
-            break;
-        };
         let life = Life::begin(&machine);
         let number = life.number;
         status.send_replace(Status::Up(number));
         let end = tokio::select! {
-            end = server::serve(&life, socket) => end,
+            end = server::serve(&life, listener) => end,
             () = stopped(wanted.clone()) => { life.finish(End::Stopped); End::Stopped }
         };
         life.bury();
@@ -146,29 +132,11 @@ async fn run(
             }
             End::Restarting { down_ms } => tokio::time::sleep(Duration::from_millis(down_ms)).await,
         }
+        listener = port.listen().expect("nobody else can listen on a port that is held");
     }
     status.send_replace(Status::Stopped);
 }
 
 async fn stopped(mut wanted: watch::Receiver<Wanted>) {
     let _ = wanted.wait_for(|wanted| *wanted == Wanted::Stop).await;
-}
-
-fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = TcpSocket::new_v4()?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(addr)?;
-    socket.listen(1024)
-}
-
-/// Another process may hold the port for a moment as an ephemeral one.
-async fn rebind(addr: SocketAddr) -> Option<TcpListener> {
-    for _ in 0..100 {
-        match bind(addr) {
-            Ok(listener) => return Some(listener),
-            Err(error) => tracing::warn!(%error, %addr, "port is taken, trying again"),
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    None
 }

@@ -25,6 +25,7 @@ mod hub;
 mod life;
 mod nodes;
 mod picture;
+mod port;
 mod pyjson;
 mod queue;
 mod server;
@@ -44,3 +45,4 @@ pub use host::{
     Host,
     gpu::{GpuOverrides, GpuReadings},
 };
+pub use port::HeldPort;

@@ -1,6 +1,8 @@
 //! One emulated machine and the lives of the server process on it. A `Life` is what a crash destroys: queue,
 //! history, caches, sockets. A `Machine` is what stays: files, oracle, gate, faults, the card.
 
+mod stillness;
+
 use std::{
     future::pending,
     io,
@@ -11,6 +13,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use stillness::Stillness;
 use tokio::sync::{Notify, watch};
 
 use crate::{
@@ -85,6 +88,7 @@ impl Machine {
     pub(crate) fn inject(&self, fault: Fault) {
         match self.faults.note(fault) {
             Strike::Nothing => {}
+            Strike::Thaw => self.life().iter().for_each(|life| life.stillness.thaw()),
             Strike::DropSockets => self.life().iter().for_each(|life| life.hub.drop_sockets()),
             Strike::MuteSockets => self.life().iter().for_each(|life| life.hub.mute_sockets()),
             Strike::EndMuteSockets => self.life().iter().for_each(|life| life.hub.end_mute_sockets()),
@@ -100,6 +104,7 @@ impl Machine {
     pub(crate) fn reset(&self) {
         self.gate.open();
         self.faults.reset();
+        self.life().iter().for_each(|life| life.stillness.thaw());
         self.oracle.reset();
         if let Some(gpu) = &self.gpu {
             gpu.set_overrides(Default::default());
@@ -124,6 +129,7 @@ pub(crate) struct Life {
     pub(crate) hub: Hub,
     pub(crate) interrupt: Interrupt,
     pub(crate) cache: Mutex<NodeCache>,
+    pub(crate) stillness: Stillness,
     worker_dead: watch::Sender<bool>,
     end: watch::Sender<Option<End>>,
 }
@@ -141,6 +147,7 @@ impl Life {
             hub: Hub::new(),
             interrupt: Interrupt::default(),
             cache: Mutex::default(),
+            stillness: Stillness::default(),
             worker_dead: watch::Sender::new(false),
             end: watch::Sender::new(None),
         });
@@ -176,8 +183,8 @@ impl Life {
             Blow::Crash if self.machine.config.crash_mode == CrashMode::AbortProcess => std::process::abort(),
             Blow::Crash => self.finish(End::Crashed),
             Blow::RestartEmpty { down_ms } => self.finish(End::Restarting { down_ms }),
-            Blow::Hang => self.machine.faults.hang(),
-            Blow::Freeze => self.machine.faults.freeze(),
+            Blow::Hang => self.stillness.hang(),
+            Blow::Freeze => self.stillness.freeze(),
             Blow::WorkerDeath => {
                 self.worker_dead.send_replace(true);
             }
@@ -198,7 +205,7 @@ impl Life {
 
     /// Where the worker can be stopped by a hang, a freeze or its own death.
     pub(crate) async fn checkpoint(&self) {
-        self.machine.faults.progress_allowed().await;
+        self.stillness.progress_allowed().await;
         if *self.worker_dead.borrow() {
             pending::<()>().await;
         }

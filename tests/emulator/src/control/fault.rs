@@ -3,7 +3,6 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 
 /// When a fault strikes. Every moment but `now` strikes once, at the next time it is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -143,8 +142,6 @@ pub(crate) enum Failure {
 #[derive(Debug)]
 pub(crate) struct Faults {
     state: Mutex<State>,
-    hung: watch::Sender<bool>,
-    frozen: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -172,11 +169,12 @@ impl Default for State {
     }
 }
 
-/// What is left to do after a fault was noted: blows and socket drops need the living process.
+/// What is left to do after a fault was noted: what befalls a process needs the living one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Strike {
     Nothing,
     Blow(Blow),
+    Thaw,
     DropSockets,
     MuteSockets,
     EndMuteSockets,
@@ -185,7 +183,7 @@ pub(crate) enum Strike {
 
 impl Faults {
     pub(crate) fn new() -> Self {
-        Self { state: Mutex::default(), hung: watch::Sender::new(false), frozen: watch::Sender::new(false) }
+        Self { state: Mutex::default() }
     }
 
     pub(crate) fn note(&self, fault: Fault) -> Strike {
@@ -195,6 +193,7 @@ impl Faults {
             Fault::Hang { at } => self.arm(at, Blow::Hang),
             Fault::Freeze { at } => self.arm(at, Blow::Freeze),
             Fault::WorkerDeath { at } => self.arm(at, Blow::WorkerDeath),
+            Fault::Thaw => Strike::Thaw,
             Fault::DropSockets => Strike::DropSockets,
             Fault::MuteSockets => Strike::MuteSockets,
             Fault::EndMuteSockets => Strike::EndMuteSockets,
@@ -210,10 +209,6 @@ impl Faults {
         let mut state = self.lock();
         let repeat = |failure: Failure, count: u32| std::iter::repeat_n(failure, count as usize);
         match fault {
-            Fault::Thaw => {
-                drop(state);
-                self.thaw();
-            }
             Fault::Slow { factor, extra_ms } => state.slow = (factor, extra_ms),
             Fault::FailPosts { count, status } => state.fail_posts = (count, status),
             Fault::RefuseSockets { on } => state.refuse_sockets = on,
@@ -286,34 +281,9 @@ impl Faults {
         self.lock().slow
     }
 
-    pub(crate) fn hang(&self) {
-        self.hung.send_replace(true);
-    }
-
-    pub(crate) fn freeze(&self) {
-        self.frozen.send_replace(true);
-    }
-
-    fn thaw(&self) {
-        self.hung.send_replace(false);
-        self.frozen.send_replace(false);
-    }
-
-    /// Waits while the worker is hung or the process frozen.
-    pub(crate) async fn progress_allowed(&self) {
-        let _ = self.hung.subscribe().wait_for(|hung| !hung).await;
-        self.answers_allowed().await;
-    }
-
-    /// Waits while the process is frozen.
-    pub(crate) async fn answers_allowed(&self) {
-        let _ = self.frozen.subscribe().wait_for(|frozen| !frozen).await;
-    }
-
     /// Forgets everything scripted.
     pub(crate) fn reset(&self) {
         *self.lock() = State::default();
-        self.thaw();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

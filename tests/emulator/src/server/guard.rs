@@ -16,9 +16,9 @@ use super::{
 };
 
 pub(super) async fn frozen(State(life): State<App>, request: Request, next: Next) -> Reply {
-    life.machine.faults.answers_allowed().await;
+    life.stillness.answers_allowed().await;
     let mut reply = next.run(request).await;
-    life.machine.faults.answers_allowed().await;
+    life.stillness.answers_allowed().await;
     let server = HeaderValue::from_static("Python/3.11 aiohttp/3.14.5");
     reply.headers_mut().entry(header::SERVER).or_insert(server);
     reply

@@ -39,10 +39,9 @@ async fn serve(life: App, sid: String, socket: WebSocket) {
     let remaining = life.queue.remaining();
     let mut inbox = life.hub.join(&sid, remaining);
     let (mut sink, mut stream) = socket.split();
-    let faults = &life.machine.faults;
     let writer = async {
         while let Some(message) = inbox.recv().await {
-            faults.answers_allowed().await;
+            life.stillness.answers_allowed().await;
             let sent = sink.send(message).await;
             life.hub.sent();
             if sent.is_err() {
@@ -55,7 +54,7 @@ async fn serve(life: App, sid: String, socket: WebSocket) {
     let reader = async {
         let mut first = true;
         while let Some(Ok(message)) = stream.next().await {
-            faults.answers_allowed().await;
+            life.stillness.answers_allowed().await;
             if let Message::Text(text) = message {
                 receive(&life, &sid, &text, &mut first);
             }

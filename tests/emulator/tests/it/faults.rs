@@ -138,6 +138,14 @@ async fn a_frozen_process_answers_nothing_until_it_thaws() {
 }
 
 #[tokio::test]
+async fn a_frozen_process_is_replaced_by_one_that_is_not() {
+    let (mut emulator, http) = start().await;
+    emulator.control().inject(Fault::Freeze { at: Moment::Now });
+    emulator.restart().await;
+    assert_eq!(http.get("/prompt").await.status, 200);
+}
+
+#[tokio::test]
 async fn a_dead_worker_is_a_zombie() {
     let (emulator, http) = start().await;
     let control = emulator.control();
