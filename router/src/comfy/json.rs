@@ -4,7 +4,7 @@
 //! here as `null`, which is also what a browser's `JSON.stringify` makes of them: kept as they are, one such number in
 //! one prompt would make `/queue` and `/history` unreadable for every browser.
 
-mod walk;
+mod loose;
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::errors::clip;
-pub use walk::{Malformed, Walk, string};
+pub use loose::{Object, Scalar};
 
 /// Deeper nesting is refused; `serde_json`'s own limit when it builds values.
 pub const MAX_DEPTH: usize = 127;
@@ -56,10 +56,14 @@ pub fn text(bytes: &[u8]) -> Result<Cow<'_, str>, JsonError> {
 /// Parses text of an instance, which may hold Python's non-numbers, and halves of characters: half an emoji that a page cut
 /// off, or a byte of a file's name. Those are read as the replacement character.
 pub fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
-    let text = text(bytes)?;
-    match serde_json::from_str(&text) {
+    read(&text(bytes)?, |text| serde_json::from_str(text))
+}
+
+/// What `reader` makes of the text, or else of the text with whole characters only.
+pub fn read<T>(text: &str, reader: impl Fn(&str) -> Result<T, serde_json::Error>) -> Result<T, JsonError> {
+    match reader(text) {
         Ok(read) => Ok(read),
-        Err(error) => Ok(serde_json::from_str(&with_whole_characters(&text).ok_or(error)?)?),
+        Err(error) => Ok(reader(&with_whole_characters(text).ok_or(error)?)?),
     }
 }
 
@@ -90,6 +94,14 @@ fn with_whole_characters(text: &str) -> Option<String> {
         }
     }
     (copied > 0).then(|| clean + &text[copied..])
+}
+
+/// An object read as a `T`. A derived reader would also take a list, member by member.
+pub fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::Error> {
+    match text.trim_ascii_start().starts_with('{') {
+        true => serde_json::from_str(text),
+        false => Err(Error::custom("not an object")),
+    }
 }
 
 /// An object's members; an error if it is anything but an object.

@@ -2,8 +2,10 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{Frame, Renaming, event};
-use crate::comfy::json::{Malformed, Walk};
+use serde::Deserialize;
+
+use super::{Frame, Renaming};
+use crate::comfy::json::{self, Scalar};
 
 const IMAGE: u32 = 1;
 const TEXT: u32 = 3;
@@ -31,30 +33,14 @@ pub struct TextFrame {
     pub raw: Bytes,
 }
 
-/// The members of a preview's metadata that are looked at, undecoded.
-#[derive(Default)]
+/// The members of a preview's metadata that are looked at.
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Metadata<'a> {
-    prompt_id: Option<&'a str>,
-    node_id: Option<&'a str>,
-    image_type: Option<&'a str>,
-}
-
-impl<'a> Metadata<'a> {
-    fn of(text: &'a str) -> Result<Self, Malformed> {
-        let (mut walk, mut metadata) = (Walk::new(text), Self::default());
-        walk.object(|walk, key| {
-            let value = Some(walk.value()?);
-            match key {
-                "prompt_id" => metadata.prompt_id = value,
-                "node_id" => metadata.node_id = value,
-                "image_type" => metadata.image_type = value,
-                _ => {}
-            }
-            Ok(())
-        })?;
-        walk.end()?;
-        Ok(metadata)
-    }
+    #[serde(borrow)]
+    prompt_id: Scalar<'a>,
+    node_id: Scalar<'a>,
+    image_type: Scalar<'a>,
 }
 
 pub(super) fn parse(bytes: Bytes) -> Frame {
@@ -89,11 +75,12 @@ fn with_metadata(bytes: &Bytes) -> Option<Frame> {
     if length > MAX_METADATA {
         return None;
     }
-    let metadata = Metadata::of(std::str::from_utf8(bytes.get(8..8 + length)?).ok()?).ok()?;
-    let png = event::text(metadata.image_type, 256).is_some_and(|kind| kind == "image/png");
+    let text = std::str::from_utf8(bytes.get(8..8 + length)?).ok()?;
+    let metadata: Metadata<'_> = json::object(text).ok()?;
+    let png = metadata.image_type.text(256).is_some_and(|kind| kind == "image/png");
     Some(Frame::Preview(Preview {
-        prompt_id: event::text(metadata.prompt_id, 256),
-        node_id: event::text(metadata.node_id, 256),
+        prompt_id: metadata.prompt_id.text(256),
+        node_id: metadata.node_id.text(256),
         format: if png { 2 } else { 1 },
         metadata: Some(bytes.slice(..8 + length)),
         image: bytes.slice(8 + length..),

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::{Renaming, Utf8Bytes};
 use crate::comfy::errors::clip;
 use crate::comfy::files;
-use crate::comfy::json::{self, Malformed, Walk};
+use crate::comfy::json::{self, Object, Scalar};
 use crate::model::event::OutputFile;
 use crate::model::id::InstanceId;
 
@@ -78,84 +78,43 @@ impl ErrorData {
     }
 }
 
-/// The members of any event that are looked at. All are undecoded: an author may use the names for anything, and `data`
-/// itself need not be an object. Of equal members the last counts, as in Python.
-#[derive(Default)]
-struct Members<'a> {
-    kind: Option<&'a str>,
-    prompt_id: Option<&'a str>,
-    node: Option<&'a str>,
-    display_node: Option<&'a str>,
-    nodes: Option<&'a str>,
-    value: Option<&'a str>,
-    max: Option<&'a str>,
-    status: Option<&'a str>,
-    node_id: Option<&'a str>,
-    node_type: Option<&'a str>,
-    exception_type: Option<&'a str>,
-    exception_message: Option<&'a str>,
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    data: Object<Data<'a>>,
 }
 
-impl<'a> Members<'a> {
-    /// Of the object that is the whole text.
-    fn of(walk: &mut Walk<'a>) -> Result<Self, Malformed> {
-        let mut members = Self::default();
-        walk.object(|walk, key| match key {
-            "type" => {
-                members.kind = Some(walk.value()?);
-                Ok(())
-            }
-            "data" => {
-                members = Self { kind: members.kind, ..Self::default() };
-                members.read_data(walk)
-            }
-            _ => walk.value().map(drop),
-        })?;
-        walk.end()?;
-        Ok(members)
-    }
-
-    fn read_data(&mut self, walk: &mut Walk<'a>) -> Result<(), Malformed> {
-        if walk.next_byte() != b'{' {
-            return walk.value().map(drop);
-        }
-        walk.object(|walk, key| {
-            let value = walk.value()?;
-            if let Some(member) = self.data(key) {
-                *member = Some(value);
-            }
-            Ok(())
-        })
-    }
-
-    fn data(&mut self, key: &str) -> Option<&mut Option<&'a str>> {
-        Some(match key {
-            "prompt_id" => &mut self.prompt_id,
-            "node" => &mut self.node,
-            "display_node" => &mut self.display_node,
-            "nodes" => &mut self.nodes,
-            "value" => &mut self.value,
-            "max" => &mut self.max,
-            "status" => &mut self.status,
-            "node_id" => &mut self.node_id,
-            "node_type" => &mut self.node_type,
-            "exception_type" => &mut self.exception_type,
-            "exception_message" => &mut self.exception_message,
-            _ => return None,
-        })
-    }
+/// The members of any event's `data` that are looked at; an author may use the names for anything.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Data<'a> {
+    #[serde(borrow)]
+    prompt_id: Scalar<'a>,
+    node: Scalar<'a>,
+    display_node: Scalar<'a>,
+    nodes: Option<&'a RawValue>,
+    value: Scalar<'a>,
+    max: Scalar<'a>,
+    status: Option<&'a RawValue>,
+    node_id: Scalar<'a>,
+    node_type: Scalar<'a>,
+    exception_type: Scalar<'a>,
+    exception_message: Scalar<'a>,
 }
 
 impl Event {
     pub(super) fn parse(raw: Utf8Bytes) -> Option<Self> {
-        let mut walk = Walk::new(raw.as_str());
-        let members = Members::of(&mut walk).ok()?;
-        if walk.met_non_numbers() {
-            let Cow::Owned(clean) = json::text(raw.as_bytes()).ok()? else { return None };
-            return Self::parse(clean.into());
+        if let Ok((kind, prompt_id)) = looked_at(raw.as_str()) {
+            return Some(Self { kind, prompt_id, raw });
         }
-        let kind = kind(&json::string(members.kind?)?, &members);
-        let prompt_id = text(members.prompt_id, 256);
+        // Perhaps Python's non-numbers, which no client is sent, or halves of characters, which every client understands.
+        let raw = match json::text(raw.as_bytes()).ok()? {
+            Cow::Borrowed(_) => raw,
+            Cow::Owned(clean) => clean.into(),
+        };
+        let (kind, prompt_id) = json::read(raw.as_str(), looked_at).ok()?;
         Some(Self { kind, prompt_id, raw })
     }
 
@@ -217,29 +176,35 @@ impl Event {
     }
 }
 
-fn kind(name: &str, data: &Members<'_>) -> Kind {
+/// What an event is, and of which prompt. One pass, which builds nothing but what is looked at.
+fn looked_at(text: &str) -> Result<(Kind, Option<String>), serde_json::Error> {
+    let Envelope { kind: name, data: Object(data) } = json::object(text)?;
+    Ok((kind(&name, &data), data.prompt_id.text(256)))
+}
+
+fn kind(name: &str, data: &Data<'_>) -> Kind {
     match name {
         "status" => Kind::Status { remaining: remaining(data).unwrap_or(0) },
         "feature_flags" => Kind::FeatureFlags,
         "execution_start" => Kind::ExecutionStart,
         "execution_cached" => Kind::ExecutionCached {
-            nodes: data.nodes.and_then(|raw| serde_json::from_str(raw).ok()).unwrap_or_default(),
+            nodes: data.nodes.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default(),
         },
         "executing" => {
-            Kind::Executing { node: text(data.node, 256), display_node: text(data.display_node, 256) }
+            Kind::Executing { node: data.node.text(256), display_node: data.display_node.text(256) }
         }
         "progress" => {
-            let number = |raw: Option<&str>| raw.and_then(|raw| raw.parse().ok()).unwrap_or(0.0);
-            Kind::Progress { value: number(data.value), max: number(data.max), node: text(data.node, 256) }
+            let number = |scalar: &Scalar<'_>| scalar.number().unwrap_or(0.0);
+            Kind::Progress { value: number(&data.value), max: number(&data.max), node: data.node.text(256) }
         }
         "progress_state" => Kind::ProgressState,
-        "executed" => Kind::Executed { node: text(data.node, 256).unwrap_or_default() },
+        "executed" => Kind::Executed { node: data.node.text(256).unwrap_or_default() },
         "execution_success" => Kind::ExecutionSuccess,
         "execution_error" => Kind::ExecutionError(Box::new(ErrorData {
-            node_id: text(data.node_id, 256).unwrap_or_default(),
-            node_type: text(data.node_type, 256).unwrap_or_default(),
-            exception_type: text(data.exception_type, 4096).unwrap_or_default(),
-            exception_message: text(data.exception_message, 4096).unwrap_or_default(),
+            node_id: data.node_id.text(256).unwrap_or_default(),
+            node_type: data.node_type.text(256).unwrap_or_default(),
+            exception_type: data.exception_type.text(4096).unwrap_or_default(),
+            exception_message: data.exception_message.text(4096).unwrap_or_default(),
         })),
         "execution_interrupted" => Kind::ExecutionInterrupted,
         "logs" => Kind::Logs,
@@ -247,7 +212,7 @@ fn kind(name: &str, data: &Members<'_>) -> Kind {
     }
 }
 
-fn remaining(data: &Members<'_>) -> Option<u64> {
+fn remaining(data: &Data<'_>) -> Option<u64> {
     #[derive(Deserialize)]
     struct Status {
         exec_info: ExecInfo,
@@ -256,16 +221,5 @@ fn remaining(data: &Members<'_>) -> Option<u64> {
     struct ExecInfo {
         queue_remaining: u64,
     }
-    Some(serde_json::from_str::<Status>(data.status?).ok()?.exec_info.queue_remaining)
-}
-
-/// A text, or a number as its text: node ids are usually the one and sometimes the other.
-pub(super) fn text(raw: Option<&str>, max: usize) -> Option<String> {
-    let raw = raw?;
-    let text = match raw.as_bytes().first()? {
-        b'"' => json::string(raw)?,
-        b'0'..=b'9' | b'-' => raw.into(),
-        _ => return None,
-    };
-    Some(clip(&text, max).to_owned())
+    Some(serde_json::from_str::<Status>(data.status?.get()).ok()?.exec_info.queue_remaining)
 }

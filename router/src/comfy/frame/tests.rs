@@ -121,8 +121,26 @@ fn hostile_texts_are_no_events() {
     }
     let odd = event(json!({"type": "executing", "data": {"node": {"a": 1}, "prompt_id": ["x"]}}));
     assert_eq!(odd.prompt_id, None);
-    let nan = Frame::text(Utf8Bytes::from_static(r#"{"type":"progress","data":{"value":NaN,"max":1}}"#));
-    assert!(nan.is_some());
+}
+
+#[test]
+fn what_python_writes_and_json_is_not_is_read_and_non_numbers_are_not_passed_on() {
+    let read = |text: &'static str| match Frame::text(Utf8Bytes::from_static(text)) {
+        Some(Frame::Event(event)) => (event.kind.clone(), event.prompt_id.clone(), event.raw().to_string()),
+        other => panic!("{text}: {other:?}"),
+    };
+    let progress = |value, max| Kind::Progress { value, max, node: None };
+    let (kind, _, raw) = read(r#"{"type":"progress","data":{"value":NaN,"max":1}}"#);
+    assert_eq!(
+        (kind, raw.as_str()),
+        (progress(0.0, 1.0), r#"{"type":"progress","data":{"value":null,"max":1}}"#)
+    );
+    // Half a character: in what is skipped, and in what is looked at.
+    let skipped = r#"{"type":"progress","data":{"value":1,"max":2,"x":{"\ud800":"\udc00"}}}"#;
+    assert_eq!(read(skipped), (progress(1.0, 2.0), None, skipped.to_owned()));
+    let wanted = r#"{"type":"executed","data":{"node":"a\ud800","prompt_id":"p"}}"#;
+    let executed = Kind::Executed { node: "a\u{fffd}".into() };
+    assert_eq!(read(wanted), (executed, Some("p".into()), wanted.to_owned()));
 }
 
 #[test]
