@@ -24,7 +24,9 @@ use crate::front::{self, Front};
 use crate::scheduler::core::Core;
 use crate::scheduler::input::Restored;
 use crate::tasks::{self, OnError};
-use crate::{assets, fleet, ledger, metrics, policy, relay, scheduler, sessions, simulation, telemetry};
+use crate::{
+    assets, fleet, ledger, metrics, policy, processes, relay, scheduler, sessions, simulation, telemetry,
+};
 use sockets::Sockets;
 use stop::{Stop, Why};
 
@@ -69,9 +71,9 @@ pub(crate) fn scene(config: &Config) -> simulation::Scene {
     parts::scene(config)
 }
 
-/// Without configured instances, those found on this machine.
+/// Without configured or launched instances, those found on this machine.
 async fn with_instances(mut config: Config) -> anyhow::Result<Config> {
-    if config.instances.is_empty() {
+    if config.instances.is_empty() && config.launch.is_off() {
         config.instances = fleet::discover(&config.discover).await;
         anyhow::ensure!(!config.instances.is_empty(), announce::nothing_found(&config.discover));
     }
@@ -94,6 +96,8 @@ pub struct Router {
     drain: drain::Signal,
     /// Nothing is answered any more.
     close: drain::Signal,
+    watching: fleet::Watching,
+    processes: processes::Service,
     /// Its threads end with it.
     _telemetry: telemetry::Service,
 }
@@ -109,7 +113,9 @@ impl std::fmt::Debug for Router {
 
 impl Router {
     /// Bind, read the ledger, start every part. Nothing is accepted before everything runs.
-    pub async fn start(config: Config) -> anyhow::Result<Self> {
+    pub async fn start(mut config: Config) -> anyhow::Result<Self> {
+        let planned = parts::planned(&config)?;
+        config.instances.extend(planned.iter().map(|planned| planned.instance.clone()));
         let metrics = metrics::install()?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let given = Sockets::given(&config)?;
@@ -134,12 +140,17 @@ impl Router {
         let (reports, from_relay) = mpsc::channel(REPORTS);
         let relay = relay::Handle::new(reports, sessions.clone(), assets.told().clone(), clock.clone());
         let core = core(&config, &ledger, &fleet, &relay, clock.as_ref()).await?;
-        fleet_service.start(&relay);
+        let watching = fleet_service.start(&relay);
         let policy = policy.await?.context("the policy could not start")?;
+        // Last of what may fail: a start that fails leaves no processes behind.
+        let dir = parts::processes_dir(&config)?;
+        let (processes_service, processes) =
+            processes::Service::start(&config.launch, &dir, &config.instances, planned).await?;
         let organs = scheduler::Organs {
             policy: policy.clone(),
             ledger: ledger.clone(),
             fleet: fleet.clone(),
+            processes,
             assets: assets.clone(),
             relay,
             telemetry: telemetry.clone(),
@@ -192,6 +203,8 @@ impl Router {
             ledger: ledger_service,
             drain,
             close,
+            watching,
+            processes: processes_service,
             _telemetry: telemetry_service,
         })
     }
@@ -254,7 +267,11 @@ impl Router {
             ended = tokio::time::timeout(patience, self.nothing_runs()) => ended.is_err(),
             _ = hurry => true,
         };
-        if left {
+        if left && self.processes.ends_them() {
+            tracing::warn!(
+                "attempts may still run; those of launched instances end with them and are tried again at the next start"
+            );
+        } else if left {
             tracing::warn!("attempts may still run; they go on and are taken up again at the next start");
         }
         self.close.drain();
@@ -262,6 +279,8 @@ impl Router {
         if let Err(left) = self.close.drained(LAST_ANSWERS).await {
             tracing::warn!(error = %left, "closing open connections");
         }
+        self.watching.stop();
+        self.processes.stop().await;
         let policy = self.policy.clone();
         tokio::task::spawn_blocking(move || {
             policy.flush(LAST_ANSWERS);

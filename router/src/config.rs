@@ -8,6 +8,7 @@
 //! Owns no state and reads nothing after start. Floors above take the section they need.
 
 pub mod instance;
+pub mod launch;
 pub mod mistake;
 pub mod policy;
 pub mod routes;
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 pub use instance::{Gpu, Instance, Url};
+pub use launch::Launch;
 pub use mistake::{Mistake, Mistakes, Origin};
 pub use policy::{HookFile, HookTable, Policy, PolicyCanary, PolicyLimits, PolicyRecord, PolicyState};
 pub use routes::{Route, RouteTo};
@@ -45,6 +47,8 @@ pub struct Config {
     #[serde(skip_serializing_if = "Secret::is_empty")]
     pub admin_key: Secret,
     pub discover: Discover,
+    #[serde(skip_serializing_if = "Launch::is_off")]
+    pub launch: Launch,
     pub fleet: Fleet,
     pub ledger: Ledger,
     pub policy: Policy,
@@ -57,7 +61,7 @@ pub struct Config {
     /// Where requests go whose paths are not ComfyUI's own.
     #[serde(rename = "route", skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<Route>,
-    /// Empty: instances are discovered.
+    /// Empty, and none is launched: instances are discovered.
     #[serde(rename = "instance")]
     pub instances: Vec<Instance>,
 }

@@ -134,6 +134,7 @@ async fn start(
         listen: options.listen,
         admin: options.admin,
         admin_key: config::Secret::default(),
+        launch: config::Launch::default(),
         discover: config::Discover::default(),
         fleet: config::Fleet { poll_ms: 1_000, ..config::Fleet::default() },
         ledger: config::Ledger { dir: dir.join("state"), ..config::Ledger::default() },

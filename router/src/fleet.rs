@@ -16,7 +16,6 @@ mod link;
 mod member;
 mod plain;
 mod pool;
-mod restart;
 mod socket;
 mod stats;
 mod submit;
@@ -32,6 +31,7 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use bytes::Bytes;
 use hyper::{Request, Response};
+use tokio::task::JoinHandle;
 
 pub use calls::{CallError, QueueSnapshot};
 pub use conn::ConnectError;
@@ -39,7 +39,6 @@ pub use discover::discover;
 pub use forward::{Errand, ForwardError};
 #[doc(hidden)] // For tests/fuzz, as what the socket exports.
 pub use plain::Head;
-pub use restart::RestartError;
 #[doc(hidden)]
 pub use socket::{Incoming, Message, Violation};
 pub use stats::Device;
@@ -67,7 +66,7 @@ pub struct InstanceInfo {
     pub gpu: Option<Gpu>,
     pub slots: u32,
     pub ahead: u32,
-    /// There is a command that restarts it.
+    /// There is a way to restart it.
     pub supervised: bool,
     pub state: State,
     /// Counts the times it came up. A change means that what it held before, queue, history, caches and `temp`, may be gone.
@@ -156,6 +155,10 @@ pub struct Service {
     handle: Handle,
 }
 
+/// The instances are watched. Dropping it changes nothing.
+#[derive(Debug)]
+pub struct Watching(Vec<JoinHandle<()>>);
+
 /// Talks to every instance. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
@@ -181,14 +184,22 @@ impl Service {
         (Self { config: config.clone(), handle: handle.clone() }, handle)
     }
 
-    /// One task for each instance, until the audience has gone.
-    pub fn start(self, audience: &impl Audience) {
+    /// One task for each instance, until it is stopped or the audience has gone.
+    pub fn start(self, audience: &impl Audience) -> Watching {
         let Handle { members, board, logs, .. } = &self.handle;
-        for member in members.iter() {
+        let watch = |member: &Arc<Member>| {
             let (member, board, logs) = (member.clone(), board.clone(), logs.clone());
             let supervisor = Supervisor::new(member, board, self.config.clone(), audience.clone(), logs);
-            tasks::spawn("instance", OnError::Shutdown, supervisor.run());
-        }
+            tasks::spawn("instance", OnError::Shutdown, supervisor.run())
+        };
+        Watching(members.iter().map(watch).collect())
+    }
+}
+
+impl Watching {
+    /// What happens to the instances from now on is nobody's news.
+    pub fn stop(self) {
+        self.0.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -282,12 +293,11 @@ impl Handle {
         calls::queue(self.pool(id)?, self.health_timeout).await
     }
 
-    /// Runs the operator's command that restarts it, to its end.
-    pub async fn restart(&self, id: &InstanceId) -> Result<(), RestartError> {
-        let member = self.member(id).ok_or_else(|| RestartError::NoSuchInstance(id.clone()))?;
-        let outcome = restart::run(member.restart_command(), id).await;
-        member.hurry();
-        outcome
+    /// Looks at the instance now: something was done to it.
+    pub fn hurry(&self, id: &InstanceId) {
+        if let Some(member) = self.member(id) {
+            member.hurry();
+        }
     }
 
     /// Acted upon after the prompt that runs.

@@ -25,6 +25,7 @@ pub mod listen;
 pub mod metrics;
 pub mod model;
 pub mod policy;
+pub mod processes;
 pub mod relay;
 pub mod scheduler;
 pub mod sessions;

@@ -182,6 +182,10 @@ pub fn instance_restart(instance: &InstanceId, done: bool) {
     counter!(table::RESTARTS, "instance" => instance_label(instance), "outcome" => outcome).increment(1);
 }
 
+pub fn instance_process_end(instance: &InstanceId) {
+    counter!(table::PROCESS_ENDS, "instance" => instance_label(instance)).increment(1);
+}
+
 pub fn upload_staged(instance: &InstanceId, bytes: u64) {
     let instance = instance_label(instance);
     counter!(table::UPLOADS_STAGED, "instance" => instance.clone()).increment(1);

@@ -118,6 +118,11 @@ fn sources(config: &Config) -> Result<Vec<Box<dyn Source>>, StartError> {
     Ok(sources)
 }
 
+/// The GPUs that the driver lists, without a service.
+pub fn gpus() -> Result<Vec<Device>, SourceError> {
+    Nvml::default().sample(&[]).map(|sample| sample.devices)
+}
+
 impl Service {
     pub fn start(config: &Config, clock: Arc<dyn Clock>) -> Result<(Self, Handle), StartError> {
         Self::start_with(config, clock, sources(config)?)

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 6] = [
     &["model", "clock", "failpoint"],
     &["comfy", "config", "metrics", "tasks", "drain", "listen"],
-    &["ledger", "fleet", "policy", "telemetry", "sessions", "assets"],
+    &["ledger", "fleet", "policy", "telemetry", "sessions", "assets", "processes"],
     &["scheduler", "relay"],
     &["front", "admin", "simulation"],
     &["app", "cli", "demo"],

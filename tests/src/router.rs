@@ -28,6 +28,7 @@ pub struct Serve {
     compiles: bool,
     /// What operators must show.
     admin_key: Option<String>,
+    variables: Vec<(String, String)>,
 }
 
 impl Serve {
@@ -71,6 +72,13 @@ impl Serve {
     #[must_use]
     pub fn argument(mut self, flag: &str, value: &str) -> Self {
         self.arguments.extend([flag.to_owned(), value.to_owned()]);
+        self
+    }
+
+    /// In its environment.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -368,6 +376,7 @@ fn serving(serve: &Serve, folder: &Path) -> Command {
         }
     };
     command.env("COMFY_FAILPOINTS", failpoints(folder));
+    command.envs(serve.variables.iter().map(|(name, value)| (name, value)));
     command
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::announce::print;
+use super::parts;
 use crate::config::Config;
 use crate::{fleet, ledger, policy};
 
@@ -15,6 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Looks at everything before it judges, so that all that is wrong is said at once.
 pub(super) async fn check(config: &Config) -> anyhow::Result<()> {
+    for planned in parts::planned(config)? {
+        print(&format!("would launch {planned}\n"));
+    }
     let (service, fleet) = fleet::Service::new(&config.fleet, &config.instances, "check");
     service.start(&());
     let _ = tokio::time::timeout(PATIENCE, fleet.looked()).await;

@@ -1,7 +1,7 @@
 //! From the configuration to what each part wants to know.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -12,7 +12,7 @@ use crate::model::decision::Limits;
 use crate::scheduler::config::{CoreConfig, QuarantineConfig};
 use crate::scheduler::input::InstanceSpec;
 use crate::simulation::{Scene, Weights};
-use crate::{assets, ledger, policy, sessions, telemetry};
+use crate::{assets, ledger, policy, processes, sessions, telemetry};
 
 pub(super) async fn ledger(config: &Config) -> anyhow::Result<(ledger::Service, ledger::Handle)> {
     let dir = config.state_dir().clone();
@@ -103,6 +103,29 @@ pub(super) fn telemetry(
     Ok((service, handle))
 }
 
+/// The instances that the router is to start itself.
+pub(super) fn planned(config: &Config) -> anyhow::Result<Vec<processes::Planned>> {
+    let cards = || if config.telemetry.nvml { cards() } else { Err("telemetry.nvml is off".to_owned()) };
+    let planned = processes::plan(&config.launch, &processes_dir(config)?, cards)?;
+    processes::apart(&planned, &config.instances, &[config.listen.port(), config.admin.port()])?;
+    Ok(planned)
+}
+
+/// Absolute: they may be started elsewhere.
+pub(super) fn processes_dir(config: &Config) -> std::io::Result<PathBuf> {
+    std::path::absolute(config.state_dir().join("instances"))
+}
+
+fn cards() -> Result<Vec<processes::Card>, String> {
+    let card = |device: telemetry::Device| {
+        let (index, memory_bytes) = (device.index?, device.memory_total_bytes?);
+        let (uuid, name) = (device.uuid.to_string(), device.name.to_string());
+        Some(processes::Card { index, uuid, name, memory_bytes })
+    };
+    let devices = telemetry::gpus().map_err(|error| error.to_string())?;
+    Ok(devices.into_iter().filter_map(card).collect())
+}
+
 pub(super) fn assets(config: &Config) -> assets::Config {
     let outputs = &config.outputs;
     let uploads = assets::Bounds {
@@ -168,7 +191,7 @@ pub(super) fn specs(config: &Config) -> Vec<InstanceSpec> {
         id: instance.name.clone(),
         slots: instance.slots + instance.ahead,
         labels: Arc::new(instance.labels.clone().into_iter().collect()),
-        supervised: !instance.restart.is_empty(),
+        supervised: instance.is_supervised(),
     };
     config.instances.iter().map(spec).collect()
 }

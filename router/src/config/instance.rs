@@ -26,9 +26,17 @@ pub struct Instance {
     /// the operator does. Empty: nothing restarts it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub restart: Vec<String>,
+    /// Its process is the router's own.
+    #[serde(skip)]
+    pub launched: bool,
 }
 
 impl Instance {
+    /// There is a way to restart it.
+    pub fn is_supervised(&self) -> bool {
+        self.launched || !self.restart.is_empty()
+    }
+
     /// An instance with a name made from its address, and every default.
     pub fn at(url: Url) -> Self {
         Self {
@@ -39,6 +47,7 @@ impl Instance {
             slots: 1,
             ahead: 0,
             restart: Vec::new(),
+            launched: false,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::instance::{Instance, is_safe_name};
+use super::launch::Launch;
 use super::mistake::Mistake;
 use super::routes::Route;
 use super::sections::{ApiKey, Secret};
@@ -27,6 +28,7 @@ pub(super) fn meant(
         admin: check.address("admin", written.admin.as_deref(), DEFAULT_ADMIN),
         admin_key: written.admin_key,
         discover: written.discover,
+        launch: written.launch,
         fleet: written.fleet,
         ledger: written.ledger,
         policy: written.policy,
@@ -41,6 +43,7 @@ pub(super) fn meant(
     };
     check.paths(&mut config, state_dir);
     check.keys(&mut config.front.api_keys, sources);
+    check.launch(&config.launch);
     check.exposure(&config);
     check.outputs(&config);
     check.ranges(&config);
@@ -146,6 +149,13 @@ impl Check<'_> {
                     "there is no home directory to keep jobs in",
                     "set --state-dir or ledger.dir",
                 );
+            }
+        }
+        if let Some(cwd) = &mut config.launch.cwd {
+            let key = KeyPath::keys(&["launch", "cwd"]);
+            *cwd = self.merged.beside_file(cwd, &key);
+            if !cwd.is_dir() {
+                self.wrong(&key, format!("{} is not a folder", cwd.display()), "");
             }
         }
         self.hook_files(config);
@@ -291,6 +301,12 @@ impl Check<'_> {
         }
         if config.listen == config.admin && config.listen.port() != 0 {
             self.wrong(&KeyPath::keys(&["admin"]), "is the same address as `listen`", "use another port");
+        }
+    }
+
+    fn launch(&mut self, launch: &Launch) {
+        for (key, what, help) in launch.flaws() {
+            self.wrong(&KeyPath::keys(&["launch", key]), what, help);
         }
     }
 

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::instance::{Gpu, Url};
+use super::launch::Launch;
 use super::mistake::{Mistake, Origin};
 use super::policy::Policy;
 use super::routes::Route;
@@ -19,6 +20,7 @@ pub(super) struct Written {
     pub(super) admin: Option<String>,
     pub(super) admin_key: Secret,
     pub(super) discover: Discover,
+    pub(super) launch: Launch,
     pub(super) fleet: Fleet,
     pub(super) ledger: Ledger,
     pub(super) policy: Policy,

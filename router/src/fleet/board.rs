@@ -71,7 +71,7 @@ fn unknown(index: u32, instance: &config::Instance) -> InstanceInfo {
         gpu: instance.gpu.clone(),
         slots: instance.slots,
         ahead: instance.ahead,
-        supervised: !instance.restart.is_empty(),
+        supervised: instance.is_supervised(),
         state: State::Starting,
         epoch: 0,
         version: None,

@@ -23,7 +23,7 @@ pub(super) struct Member {
     sid: Arc<str>,
     requests: InstanceRequests,
     frames: InstanceFrames,
-    restart: Vec<String>,
+    launched: bool,
     known: Mutex<Known>,
     hurry: Notify,
     /// How often somebody has asked for its catalogue to be read again.
@@ -61,7 +61,7 @@ impl Member {
             sid: format!("{router}-{}", instance.name).into(),
             requests: InstanceRequests::new(&instance.name),
             frames: InstanceFrames::new(&instance.name),
-            restart: instance.restart.clone(),
+            launched: instance.launched,
             known: Mutex::default(),
             hurry: Notify::new(),
             wanted: AtomicU64::new(0),
@@ -90,9 +90,9 @@ impl Member {
         &self.frames
     }
 
-    /// Program and arguments; empty when there is none.
-    pub(super) fn restart_command(&self) -> &[String] {
-        &self.restart
+    /// Its process is the router's own.
+    pub(super) fn is_launched(&self) -> bool {
+        self.launched
     }
 
     /// The one of all websockets to it, one after the other: ComfyUI tells of a prompt only the sid it was posted under.

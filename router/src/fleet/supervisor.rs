@@ -282,17 +282,25 @@ impl<A: Audience> Supervisor<A> {
 
     async fn down(&mut self, reason: &str) -> Result<(), Gone> {
         let before = self.board.get(self.member.index()).map(|info| info.state);
-        let reason: Arc<str> = reason.into();
+        let starts = self.member.is_launched() && matches!(before, Some(State::Starting));
+        let reason: Arc<str> = if starts { "it is being started".into() } else { reason.into() };
         let down = State::Down { reason: reason.clone() };
         let info = self.board.update(self.member.index(), |info| info.state = down.clone());
         if matches!(before, Some(State::Down { .. })) {
             return Ok(());
         }
         if let Some(info) = info {
-            tracing::warn!(
-                instance = %info.id, url = %info.url, error = %reason,
-                "instance is down, start ComfyUI there or take it out of the configuration"
-            );
+            let (instance, url, error) = (&info.id, &info.url, &reason);
+            match self.member.is_launched() {
+                true if starts => {
+                    tracing::info!(%instance, %url, "instance is not up yet, it is being started")
+                }
+                true => tracing::warn!(%instance, %url, %error, "instance is down"),
+                false => tracing::warn!(
+                    %instance, %url, %error,
+                    "instance is down, start ComfyUI there or take it out of the configuration"
+                ),
+            }
         }
         self.member.pool().clear();
         self.hear_out().await?;

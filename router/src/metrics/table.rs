@@ -73,7 +73,8 @@ metrics_table! {
     INSTANCE_DRAINING "instance_draining" Gauge, Count, "1 while the instance is given no new attempts";
     INSTANCE_QUARANTINED "instance_quarantined" Gauge, Count, "1 while the instance is given nothing, or single attempts on trial, because it failed";
     QUARANTINES "instance_quarantines_total" Counter, Count, "Quarantines of the instance";
-    RESTARTS "instance_restarts_total" Counter, Count, "Runs of the instance's restart command, by outcome";
+    RESTARTS "instance_restarts_total" Counter, Count, "Restarts of the instance by the router, by outcome";
+    PROCESS_ENDS "instance_process_ends_total" Counter, Count, "Times that the process of a launched instance ended by itself";
     INSTANCE_SLOTS "instance_slots" Gauge, Count, "Attempts the instance may be given at a time";
     INSTANCE_RUNNING "instance_running_jobs" Gauge, Count, "Jobs that run on the instance, those of others included";
     INSTANCE_PENDING "instance_pending_jobs" Gauge, Count, "Jobs in the instance's own queue, those of others included";

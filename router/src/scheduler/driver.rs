@@ -22,6 +22,7 @@ use crate::model::event::{Event, OutputFile};
 use crate::model::id::{InstanceId, JobId, UpstreamId};
 use crate::model::view::DeviceText;
 use crate::policy;
+use crate::processes;
 use crate::relay::{self, Report};
 use crate::tasks::{self, OnError};
 use crate::telemetry;
@@ -49,6 +50,7 @@ pub struct Organs {
     pub policy: policy::Handle,
     pub ledger: ledger::Handle,
     pub fleet: fleet::Handle,
+    pub processes: processes::Handle,
     pub assets: assets::Handle,
     pub relay: relay::Handle,
     pub telemetry: telemetry::Handle,
@@ -305,13 +307,14 @@ impl Service {
     }
 
     fn restart(&self, instance: InstanceId, reason: String) {
-        let fleet = self.organs.fleet.clone();
+        let (fleet, processes) = (self.organs.fleet.clone(), self.organs.processes.clone());
         self.beside("restart", async move {
             tracing::warn!(%instance, reason, "restarting instance");
-            let outcome = fleet.restart(&instance).await;
+            let outcome = processes.restart(&instance).await;
+            fleet.hurry(&instance);
             metrics::instance_restart(&instance, outcome.is_ok());
             match outcome {
-                Ok(()) => tracing::info!(%instance, "the restart command of the instance has ended"),
+                Ok(()) => tracing::info!(%instance, "instance was restarted"),
                 Err(error) => tracing::error!(%instance, %error, "instance could not be restarted"),
             }
             None

@@ -293,7 +293,7 @@ pub enum Action {
         unload_models: bool,
         free_memory: bool,
     },
-    /// Run the operator's command that restarts it.
+    /// Restart it.
     Restart {
         instance: InstanceId,
         reason: String,
@@ -311,7 +311,7 @@ pub enum News {
     Quarantined { reason: String },
     /// It works again.
     Released,
-    /// It keeps an attempt that was given up, and there is no command to restart it.
+    /// It keeps an attempt that was given up, and there is no way to restart it.
     NeedsRestart,
 }
 
@@ -395,7 +395,7 @@ pub struct InstanceSpec {
     /// Attempts it may run, plus those it may hold ahead.
     pub slots: u32,
     pub labels: Arc<std::collections::HashMap<String, String>>,
-    /// There is a command that restarts it.
+    /// There is a way to restart it.
     pub supervised: bool,
 }
 

@@ -132,9 +132,20 @@ async fn run(
             }
             End::Restarting { down_ms } => tokio::time::sleep(Duration::from_millis(down_ms)).await,
         }
-        listener = port.listen().expect("nobody else can listen on a port that is held");
+        listener = listen_again(&port).await;
     }
     status.send_replace(Status::Stopped);
+}
+
+/// A child of this process that is just being started has a copy of the old listener until it becomes another program.
+async fn listen_again(port: &HeldPort) -> TcpListener {
+    loop {
+        match port.listen() {
+            Ok(listener) => return listener,
+            Err(error) => tracing::warn!(%error, addr = %port.addr(), "cannot listen, trying again"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 async fn stopped(mut wanted: watch::Receiver<Wanted>) {

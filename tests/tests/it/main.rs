@@ -17,6 +17,7 @@ mod health;
 mod history;
 mod languages;
 mod large_files;
+mod launch;
 mod long_queue;
 mod memory;
 mod observation;

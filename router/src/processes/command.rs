@@ -1,31 +1,17 @@
-//! The operator's own command that restarts an instance. Nothing else here starts or ends a process.
+//! The operator's own command that restarts an instance.
 
 use std::io::{Read, Seek};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::calls::excerpt;
+use super::RestartError;
 use crate::model::id::InstanceId;
 
 /// A command that takes longer is ended.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Of what it said, in bytes.
-const EXCERPT: u64 = 4_096;
-
-#[derive(Debug, thiserror::Error)]
-pub enum RestartError {
-    #[error("there is no instance `{0}`")]
-    NoSuchInstance(InstanceId),
-    #[error("no `restart` command is configured for it")]
-    Unsupervised,
-    #[error("`{program}` cannot be started: {error}")]
-    Start { program: String, error: std::io::Error },
-    #[error("`{program}` did not end within {after:?}")]
-    Timeout { program: String, after: Duration },
-    #[error("`{program}` failed ({status}): {said}")]
-    Failed { program: String, status: ExitStatus, said: String },
-}
+const EXCERPT: u64 = 512;
 
 /// Runs the command to its end.
 pub(super) async fn run(command: &[String], instance: &InstanceId) -> Result<(), RestartError> {
@@ -64,7 +50,9 @@ fn run_blocking(program: &str, arguments: &[String], instance: &InstanceId) -> R
     let mut text = Vec::new();
     let _ = said.rewind();
     let _ = said.take(EXCERPT).read_to_end(&mut text);
-    Err(RestartError::Failed { program: program.to_owned(), status, said: excerpt(&text) })
+    let text = String::from_utf8_lossy(&text);
+    let said = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    Err(RestartError::Failed { program: program.to_owned(), status, said })
 }
 
 #[cfg(test)]
