@@ -49,6 +49,42 @@ impl World {
 }
 
 #[test]
+fn the_examples_are_good_where_their_files_are() {
+    for example in [
+        include_str!("../../../examples/configs/launch.toml"),
+        include_str!("../../../examples/configs/two-gpus.toml"),
+    ] {
+        let here = example.replace("/opt/ComfyUI", ".");
+        World::new().file(&here).load().unwrap();
+    }
+}
+
+#[test]
+fn what_cannot_be_launched_is_told_with_what_to_write() {
+    let told = |text: &str| World::new().file(&format!("[launch]\n{text}")).mistakes();
+    assert!(told("per_gpu = 2").contains("launch.command: is missing"));
+    assert!(told("command = ['comfy']").contains("launch.command: does not say {port}"));
+    let told = told(
+        "command = ['', '{port}']\nper_gpu = 0\nvram_gib = 8\ngpus = []\nport = 0\nstop_s = 9999\ncwd = 'nowhere'",
+    );
+    for what in [
+        "command: names no program",
+        "per_gpu: must be",
+        "vram_gib: is of no use",
+        "port: must be",
+        "stop_s: must be",
+    ] {
+        assert!(told.contains(&format!("launch.{what}")), "{what}: {told}");
+    }
+    assert!(told.contains("launch.cwd: nowhere is not a folder"), "{told}");
+    let config =
+        World::new().file("[launch]\ncommand = ['comfy', '{port}']\ngpus = [0, 'GPU-1']").load().unwrap();
+    let again = World::new().file(&config.show()).load().unwrap();
+    assert_eq!(config.launch, again.launch);
+    assert!(!World::new().load().unwrap().show().contains("launch"), "off is not shown");
+}
+
+#[test]
 fn nothing_written_is_a_good_configuration() {
     let world = World::new();
     let config = world.load().unwrap();

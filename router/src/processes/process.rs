@@ -178,3 +178,35 @@ impl Process {
 fn record_in(dir: &Path) -> PathBuf {
     dir.join("process.json")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn program(dir: &Path) -> Program {
+        Program { command: vec!["true".into()], env: BTreeMap::new(), cwd: None, dir: dir.to_owned() }
+    }
+
+    #[test]
+    fn a_log_that_grows_too_long_begins_anew_under_its_writers_hands() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = program(dir.path());
+        program.bound_log().unwrap();
+        let mut writer = OpenOptions::new().create(true).append(true).open(program.log()).unwrap();
+        writer.set_len(LOG_BYTES + 1).unwrap();
+        program.bound_log().unwrap();
+        writer.write_all(b"and on\n").unwrap();
+        let length = |name: &str| std::fs::metadata(dir.path().join(name)).unwrap().len();
+        assert_eq!((length("log"), length("log.1")), (7, LOG_BYTES + 1));
+    }
+
+    #[test]
+    fn the_last_words_are_the_last_line_that_says_something() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = program(dir.path());
+        assert_eq!(program.last_words(), "");
+        let long = "x".repeat(10_000);
+        std::fs::write(program.log(), format!("{long}\nOSError: port 8188 is taken ä\n\n  \n")).unwrap();
+        assert_eq!(program.last_words(), "OSError: port 8188 is taken ä");
+    }
+}

@@ -75,7 +75,7 @@ pub(super) fn told(instance: &InstanceId, news: &News) {
         News::Released => tracing::info!(%instance, "instance works again, its quarantine is over"),
         News::NeedsRestart => tracing::error!(
             %instance,
-            "instance keeps an attempt that was given up and has no `restart` command: restart it by hand"
+            "instance keeps an attempt that was given up and cannot be restarted by the router: restart it by hand"
         ),
     }
 }

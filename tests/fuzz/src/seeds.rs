@@ -19,7 +19,8 @@ const CASES: [&str; 5] = [
     include_str!("../../../examples/policies/cases/quota.json"),
     include_str!("../../../examples/policies/cases/settings.json"),
 ];
-const CONFIGS: [&str; 2] = [
+const CONFIGS: [&str; 3] = [
+    include_str!("../../../examples/configs/launch.toml"),
     include_str!("../../../examples/configs/public.toml"),
     include_str!("../../../examples/configs/two-gpus.toml"),
 ];
