@@ -210,7 +210,7 @@ impl Router {
     }
 
     /// SIGHUP: the settings of the policies, as they are written now, without a restart and without a new component. Those
-    /// that were refused before are tried again: the policy may be another by now. Everything else in the file waits for
+    /// that were refused before are tried again, the policy may be another by now; and those in force, if others were refused. Everything else in the file waits for
     /// a restart.
     async fn reload(&mut self, written: Result<Config, Mistakes>) {
         let written = match written {
@@ -221,11 +221,11 @@ impl Router {
         };
         let mut asked = false;
         for (lane, settings) in parts::settings(&written) {
-            if self.settings.get(&lane) == Some(&settings) {
+            let name = lane.as_deref().unwrap_or("policy").to_owned();
+            if self.settings.get(&lane) == Some(&settings) && !self.policy.refuses_settings(&name) {
                 continue;
             }
             asked = true;
-            let name = lane.as_deref().unwrap_or("policy").to_owned();
             match self.policy.reconfigured(lane.as_deref(), settings.clone()).await {
                 Ok(version) => {
                     tracing::info!(lane = name, digest = %version.digest, "policy settings read again");

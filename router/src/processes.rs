@@ -10,6 +10,7 @@ mod keeper;
 mod place;
 mod plan;
 mod process;
+mod program;
 mod system;
 
 use std::collections::HashMap;
@@ -19,9 +20,10 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 
-pub use plan::{Card, PlanError, Planned, apart, plan};
+pub use plan::{Card, PlanError, Planned, Site, apart, plan};
 
 use crate::config;
 use crate::model::id::InstanceId;
@@ -40,16 +42,29 @@ pub enum RestartError {
     Timeout { program: String, after: Duration },
     #[error("`{program}` failed ({status}): {said}")]
     Failed { program: String, status: ExitStatus, said: String },
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
     #[error("the router is shutting down")]
     Stopping,
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    #[error("instance {instance} cannot be started: `{program}`: {error}")]
-    Start { instance: InstanceId, program: String, error: io::Error },
+pub enum SpawnError {
+    #[error("`{program}` cannot be started: {error}")]
+    Program { program: String, error: io::Error },
     #[error("{} cannot be used: {error}", path.display())]
     Folder { path: PathBuf, error: io::Error },
+    #[error("port {port} of 127.0.0.1 cannot be used: {error}; end what listens there, or set launch.port")]
+    Port { port: u16, error: io::Error },
+    #[error("its process {pid} does not end though it was killed")]
+    Stuck { pid: u32 },
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("instance {instance} cannot be launched: {error}")]
+pub struct StartError {
+    instance: InstanceId,
+    error: SpawnError,
 }
 
 /// The processes that the router has started. Dropping it leaves them running.
@@ -90,21 +105,18 @@ impl Service {
         };
         let mut ways: HashMap<_, _> =
             instances.iter().map(|instance| (instance.name.clone(), way(instance))).collect();
+        let starts = planned.into_iter().map(|planned| async move {
+            let instance = planned.instance.name.clone();
+            let keeper = Keeper::start(planned, patience).await;
+            keeper.map(|keeper| (instance.clone(), keeper)).map_err(|error| StartError { instance, error })
+        });
+        let started = whole(join_all(starts).await).await?;
         let mut service = Self { keepers: Vec::new(), keep: config.keep };
-        for planned in planned {
-            let name = planned.instance.name.clone();
-            let program = planned.program.command[0].clone();
-            let keeper = match Keeper::start(planned, patience).await {
-                Ok(keeper) => keeper,
-                Err(error) => {
-                    service.stop().await;
-                    return Err(StartError::Start { instance: name, program, error });
-                }
-            };
+        for (instance, keeper) in started {
             let (orders, inbox) = mpsc::channel(4);
             tasks::spawn("instance's process", OnError::Log, keeper.run(inbox));
             service.keepers.push(orders.clone());
-            ways.insert(name, Way::Process(orders));
+            ways.insert(instance, Way::Process(orders));
         }
         Ok((service, Handle { ways: Arc::new(ways) }))
     }
@@ -121,12 +133,27 @@ impl Service {
                 let _ = ended.await;
             }
         });
-        futures_util::future::join_all(ends).await;
+        join_all(ends).await;
     }
 
     /// They end with the router.
     pub fn ends_them(&self) -> bool {
         !self.keep && !self.keepers.is_empty()
+    }
+}
+
+/// All of them, or none: the first that failed, and those that were started are ended again.
+async fn whole(
+    started: Vec<Result<(InstanceId, Keeper), StartError>>,
+) -> Result<Vec<(InstanceId, Keeper)>, StartError> {
+    let (good, bad): (Vec<_>, Vec<_>) = started.into_iter().partition(Result::is_ok);
+    let good = good.into_iter().filter_map(Result::ok);
+    match bad.into_iter().find_map(Result::err) {
+        None => Ok(good.collect()),
+        Some(error) => {
+            join_all(good.map(|(_, keeper)| keeper.undo())).await;
+            Err(error)
+        }
     }
 }
 
@@ -140,7 +167,7 @@ impl Handle {
             Some(Way::Process(orders)) => {
                 let (done, restarted) = oneshot::channel();
                 orders.send(Order::Restart(done)).await.map_err(|_| RestartError::Stopping)?;
-                restarted.await.map_err(|_| RestartError::Stopping)?
+                Ok(restarted.await.map_err(|_| RestartError::Stopping)??)
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Instances that the router under test starts itself.
 
-use std::path::PathBuf;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 
 use comfyui_emulator::HeldPort;
 use serde_json::Value;
@@ -44,9 +45,15 @@ impl Launched {
 
 /// Ports that follow each other.
 fn neighbours(count: usize) -> Vec<HeldPort> {
+    // One that another test holds can be held too, but not bound without more ado.
+    let is_nobodys = |port: &u16| {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.bind((Ipv4Addr::LOCALHOST, *port).into()).is_ok()
+    };
     let from = |first: HeldPort| {
         let port = first.addr().port();
-        let others = (1..count as u16).map(|at| HeldPort::new(port.checked_add(at)?).ok());
+        let next = |at| port.checked_add(at).filter(is_nobodys);
+        let others = (1..count as u16).map(|at| HeldPort::new(next(at)?).ok());
         std::iter::once(Some(first)).chain(others).collect::<Option<Vec<_>>>()
     };
     (0..100).find_map(|_| from(HeldPort::new(0).expect("a port"))).expect("neighbours are free")
@@ -62,15 +69,28 @@ pub struct LaunchedProcess {
 impl LaunchedProcess {
     /// None while there is none.
     pub fn of(router: &Router, instance: &str) -> Option<Self> {
-        let folder = router.state_dir().join("instances").join(instance);
-        let record: Value = serde_json::from_slice(&std::fs::read(folder.join("process.json")).ok()?).ok()?;
-        Some(Self { pid: record["pid"].as_u64()?, folder })
+        Self::in_folder(router.state_dir().join("instances").join(instance))
     }
 
     /// One that has ended and that nobody has asked after does not.
     pub fn lives(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
         stat.rsplit_once(')').is_some_and(|(_, after)| !after.trim_start().starts_with(['Z', 'X']))
+    }
+
+    /// Whatever was launched with this state is killed, with all that it started.
+    pub(crate) fn kill_all(state: &Path) {
+        for instance in std::fs::read_dir(state.join("instances")).into_iter().flatten().flatten() {
+            if let Some(process) = Self::in_folder(instance.path()) {
+                let kill = format!("kill -9 -- -{}", process.pid);
+                let _ = std::process::Command::new("sh").args(["-c", &kill]).output();
+            }
+        }
+    }
+
+    fn in_folder(folder: PathBuf) -> Option<Self> {
+        let record: Value = serde_json::from_slice(&std::fs::read(folder.join("process.json")).ok()?).ok()?;
+        Some(Self { pid: record["pid"].as_u64()?, folder })
     }
 
     /// SIGKILL.

@@ -13,7 +13,9 @@ use futures_util::FutureExt;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{COMPILING, DEADLINE, Http, binaries, eventually, process::Process, within, within_time};
+use crate::{
+    COMPILING, DEADLINE, Http, LaunchedProcess, binaries, eventually, process::Process, within, within_time,
+};
 
 /// What `comfy-router serve` is told.
 #[derive(Debug, Clone, Default)]
@@ -305,6 +307,11 @@ impl Router {
 
 impl Drop for Router {
     fn drop(&mut self) {
+        // What it launched outlives it when it is killed.
+        if let Some(folder) = &self.folder {
+            self.process.put_down();
+            LaunchedProcess::kill_all(&state(folder.path()));
+        }
         if !std::thread::panicking() {
             return;
         }

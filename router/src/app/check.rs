@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::announce::print;
 use super::parts;
 use crate::config::Config;
+use crate::processes::Planned;
 use crate::{fleet, ledger, policy};
 
 /// How long an instance may take.
@@ -16,17 +17,21 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Looks at everything before it judges, so that all that is wrong is said at once.
 pub(super) async fn check(config: &Config) -> anyhow::Result<()> {
-    for planned in parts::planned(config)? {
-        print(&format!("would launch {planned}\n"));
-    }
+    let mut wrong = Vec::new();
+    let planned = parts::planned(config).unwrap_or_else(|error| {
+        wrong.push(error.to_string());
+        Vec::new()
+    });
+    planned.iter().for_each(|planned| print(&format!("would launch {planned}\n")));
     let (service, fleet) = fleet::Service::new(&config.fleet, &config.instances, "check");
     service.start(&());
     let _ = tokio::time::timeout(PATIENCE, fleet.looked()).await;
     let instances = fleet.instances();
-    print(&fleet::table(&instances));
+    if !instances.is_empty() {
+        print(&fleet::table(&instances));
+    }
     let down: Vec<_> =
         instances.iter().filter(|info| !info.is_up()).map(|info| info.id.to_string()).collect();
-    let mut wrong = Vec::new();
     if !down.is_empty() {
         wrong.push(format!("not reachable: {}", down.join(", ")));
     }
@@ -35,6 +40,9 @@ pub(super) async fn check(config: &Config) -> anyhow::Result<()> {
     if running {
         print("a router runs on this state directory; started again it would read this configuration\n");
     } else {
+        let obstacle =
+            |planned: &Planned| Some(format!("instance {}: {}", planned.instance.name, planned.obstacle()?));
+        wrong.extend(planned.iter().filter_map(obstacle));
         wrong.extend(cannot_write(config.state_dir()));
         wrong.extend([config.listen, config.admin].into_iter().filter_map(cannot_listen));
     }

@@ -106,7 +106,10 @@ pub(super) fn telemetry(
 /// The instances that the router is to start itself.
 pub(super) fn planned(config: &Config) -> anyhow::Result<Vec<processes::Planned>> {
     let cards = || if config.telemetry.nvml { cards() } else { Err("telemetry.nvml is off".to_owned()) };
-    let planned = processes::plan(&config.launch, &processes_dir(config)?, cards)?;
+    let dir = processes_dir(config)?;
+    let unset: Vec<_> = config.front.api_keys.iter().filter_map(|key| key.key_env.clone()).collect();
+    let site = processes::Site { launch: &config.launch, dir: &dir, unset: &unset };
+    let planned = processes::plan(site, cards)?;
     processes::apart(&planned, &config.instances, &[config.listen.port(), config.admin.port()])?;
     Ok(planned)
 }
@@ -118,9 +121,8 @@ pub(super) fn processes_dir(config: &Config) -> std::io::Result<PathBuf> {
 
 fn cards() -> Result<Vec<processes::Card>, String> {
     let card = |device: telemetry::Device| {
-        let (index, memory_bytes) = (device.index?, device.memory_total_bytes?);
         let (uuid, name) = (device.uuid.to_string(), device.name.to_string());
-        Some(processes::Card { index, uuid, name, memory_bytes })
+        Some(processes::Card { index: device.index?, uuid, name, memory_bytes: device.memory_total_bytes })
     };
     let devices = telemetry::gpus().map_err(|error| error.to_string())?;
     Ok(devices.into_iter().filter_map(card).collect())

@@ -59,8 +59,29 @@ pub fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonErro
     read(&text(bytes)?, |text| serde_json::from_str(text))
 }
 
+/// What `reader` makes of an instance's text as it came, or else of what is JSON in it (see [`parse`]); and the text without
+/// non-numbers, which no client is to be sent.
+pub fn tolerant<T>(
+    given: &str,
+    reader: impl Fn(&str) -> Result<T, serde_json::Error>,
+) -> Result<(Cow<'_, str>, T), JsonError> {
+    if !may_be_deep(given.as_bytes())
+        && let Ok(read) = reader(given)
+    {
+        return Ok((Cow::Borrowed(given), read));
+    }
+    let clean = text(given.as_bytes())?;
+    let read = read(&clean, reader)?;
+    Ok((clean, read))
+}
+
+/// More brackets are opened than may be open at a time.
+fn may_be_deep(bytes: &[u8]) -> bool {
+    memchr::memchr2_iter(b'{', b'[', bytes).nth(MAX_DEPTH).is_some()
+}
+
 /// What `reader` makes of the text, or else of the text with whole characters only.
-pub fn read<T>(text: &str, reader: impl Fn(&str) -> Result<T, serde_json::Error>) -> Result<T, JsonError> {
+fn read<T>(text: &str, reader: impl Fn(&str) -> Result<T, serde_json::Error>) -> Result<T, JsonError> {
     match reader(text) {
         Ok(read) => Ok(read),
         Err(error) => Ok(reader(&with_whole_characters(text).ok_or(error)?)?),

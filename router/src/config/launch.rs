@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::instance::Gpu;
+use super::sections::Secret;
 
 /// What each of them is started with, and how many there are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,7 +19,7 @@ pub struct Launch {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cwd: Option<PathBuf>,
     /// Variables besides the router's own and `CUDA_VISIBLE_DEVICES`.
-    pub env: BTreeMap<String, String>,
+    pub env: BTreeMap<String, Secret>,
     /// The GPUs, one after the other. Absent: all that the driver lists. Empty: one place without a GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpus: Option<Vec<Gpu>>,
@@ -57,6 +58,10 @@ impl Launch {
         self.command.is_empty()
     }
 
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        self.command.iter().map(String::as_str).chain(self.env.values().map(Secret::reveal))
+    }
+
     /// Why it cannot be meant so: the key, what is wrong with it, and what to do.
     pub(super) fn flaws(&self) -> Vec<(&'static str, String, &'static str)> {
         const COMMAND: &str =
@@ -71,7 +76,7 @@ impl Launch {
         if self.command[0].trim().is_empty() {
             flaws.push(("command", "names no program".to_owned(), COMMAND));
         }
-        if !self.command.iter().chain(self.env.values()).any(|text| text.contains("{port}")) {
+        if !self.texts().any(|text| text.contains("{port}")) {
             let help = "add \"--port\", \"{port}\": each instance has a port of its own";
             flaws.push(("command", "does not say {port}".to_owned(), help));
         }

@@ -153,7 +153,8 @@ impl Check<'_> {
         }
         if let Some(cwd) = &mut config.launch.cwd {
             let key = KeyPath::keys(&["launch", "cwd"]);
-            *cwd = self.merged.beside_file(cwd, &key);
+            let meant = self.merged.beside_file(cwd, &key);
+            *cwd = std::path::absolute(&meant).unwrap_or(meant);
             if !cwd.is_dir() {
                 self.wrong(&key, format!("{} is not a folder", cwd.display()), "");
             }

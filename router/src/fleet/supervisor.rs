@@ -22,6 +22,10 @@ use crate::tasks::{self, OnError};
 /// A dead process says nothing more after so long, however much it had said before.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 const LONGEST_HEARING: Duration = Duration::from_secs(1);
+/// A launched instance may take so long to come up, with all its custom nodes, before something is wrong.
+const COMING_UP: Duration = Duration::from_secs(180);
+/// Why it is down, for so long.
+const COMES_UP: &str = "it is being started";
 
 pub(super) struct Supervisor<A> {
     member: Arc<Member>,
@@ -37,6 +41,7 @@ pub(super) struct Supervisor<A> {
     failures: u32,
     /// Websockets it has had since it came up.
     sockets: u32,
+    began: Instant,
 }
 
 /// One look at an instance.
@@ -82,6 +87,7 @@ impl<A: Audience> Supervisor<A> {
             hearing,
             failures: 0,
             sockets: 0,
+            began: Instant::now(),
         }
     }
 
@@ -281,26 +287,21 @@ impl<A: Audience> Supervisor<A> {
     }
 
     async fn down(&mut self, reason: &str) -> Result<(), Gone> {
-        let before = self.board.get(self.member.index()).map(|info| info.state);
-        let starts = self.member.is_launched() && matches!(before, Some(State::Starting));
-        let reason: Arc<str> = if starts { "it is being started".into() } else { reason.into() };
+        let before = self.board.get(self.member.index());
+        let starts = before.as_ref().is_some_and(|info| self.is_coming_up(info));
+        let reason: Arc<str> = if starts { COMES_UP.into() } else { reason.into() };
+        let was = before.map(|info| info.state);
         let down = State::Down { reason: reason.clone() };
         let info = self.board.update(self.member.index(), |info| info.state = down.clone());
-        if matches!(before, Some(State::Down { .. })) {
-            return Ok(());
+        let is_news = match &was {
+            Some(State::Down { reason: was }) => **was == *COMES_UP && !starts,
+            _ => true,
+        };
+        if let Some(info) = info.filter(|_| is_news) {
+            self.tell_down(&info, &reason, starts);
         }
-        if let Some(info) = info {
-            let (instance, url, error) = (&info.id, &info.url, &reason);
-            match self.member.is_launched() {
-                true if starts => {
-                    tracing::info!(%instance, %url, "instance is not up yet, it is being started")
-                }
-                true => tracing::warn!(%instance, %url, %error, "instance is down"),
-                false => tracing::warn!(
-                    %instance, %url, %error,
-                    "instance is down, start ComfyUI there or take it out of the configuration"
-                ),
-            }
+        if matches!(was, Some(State::Down { .. })) {
+            return Ok(());
         }
         self.member.pool().clear();
         self.hear_out().await?;
@@ -308,6 +309,28 @@ impl<A: Audience> Supervisor<A> {
             self.socket_down().await?;
         }
         self.emit(EventKind::Down { reason }).await
+    }
+
+    fn is_coming_up(&self, info: &InstanceInfo) -> bool {
+        self.member.is_launched() && info.epoch == 0 && self.began.elapsed() < COMING_UP
+    }
+
+    fn tell_down(&self, info: &InstanceInfo, error: &str, starts: bool) {
+        let (instance, url) = (&info.id, &info.url);
+        match (self.member.is_launched(), info.epoch) {
+            (true, _) if starts => {
+                tracing::info!(%instance, %url, "instance is not up yet, it is being started")
+            }
+            (true, 0) => tracing::warn!(
+                %instance, %url, error, after = ?COMING_UP,
+                "instance has not come up, see its log and whether its command makes it listen on its port"
+            ),
+            (true, _) => tracing::warn!(%instance, %url, error, "instance is down"),
+            (false, _) => tracing::warn!(
+                %instance, %url, error,
+                "instance is down, start ComfyUI there or take it out of the configuration"
+            ),
+        }
     }
 
     /// What the websocket still holds was said before the instance went away: perhaps how an attempt ended.

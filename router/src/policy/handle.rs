@@ -239,6 +239,12 @@ impl Handle {
         PolicyStatus { record: self.recorder.status(), ..self.status.borrow().clone() }
     }
 
+    /// The last that was refused in this lane were settings.
+    pub fn refuses_settings(&self, lane: &str) -> bool {
+        let status = self.status.borrow();
+        status.refused.as_ref().is_some_and(|refused| *refused.lane == *lane && refused.origin.is_none())
+    }
+
     /// What each policy remembers, in figures.
     pub fn held(&self) -> Vec<Held> {
         self.spaces.held()

@@ -1,13 +1,13 @@
 //! Keeps the process of one instance running.
 
-use std::io;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::RestartError;
+use super::SpawnError;
 use super::plan::Planned;
-use super::process::{Process, Program};
+use super::process::Process;
+use super::program::Program;
 use crate::metrics;
 use crate::model::id::InstanceId;
 
@@ -21,7 +21,7 @@ const LOG_CHECK: Duration = Duration::from_secs(10);
 
 pub(super) enum Order {
     /// Ends it and starts another.
-    Restart(oneshot::Sender<Result<(), RestartError>>),
+    Restart(oneshot::Sender<Result<(), SpawnError>>),
     /// Ends it for good.
     Stop(oneshot::Sender<()>),
 }
@@ -35,43 +35,32 @@ pub(super) struct Keeper {
     /// None between two.
     process: Option<Process>,
     since: Instant,
+    /// Not started by this router.
+    taken_up: bool,
 }
 
 impl Keeper {
     /// Takes up the process that an earlier router left, if it is the same program, or starts one.
-    pub(super) async fn start(planned: Planned, patience: Duration) -> io::Result<Self> {
+    pub(super) async fn start(planned: Planned, patience: Duration) -> Result<Self, SpawnError> {
         let Planned { instance, program } = planned;
         let left = Process::recorded(&program.dir);
-        let mut keeper = Self {
-            instance: instance.name,
-            program,
-            patience,
-            pause: FIRST_PAUSE,
-            process: None,
-            since: Instant::now(),
-        };
-        match left {
-            Some(process) if *process.program() == keeper.program => {
-                tracing::info!(instance = %keeper.instance, pid = process.pid(), "instance's process still runs, it is taken up");
-                keeper.process = Some(process);
+        let taken_up = left.as_ref().is_some_and(|process| process.is(&program));
+        let (instance, since) = (instance.name, Instant::now());
+        let mut keeper =
+            Self { instance, program, patience, pause: FIRST_PAUSE, process: left, since, taken_up };
+        if let Some(process) = &keeper.process {
+            let (instance, pid) = (&keeper.instance, process.pid());
+            match taken_up {
+                true => tracing::info!(%instance, pid, "instance's process still runs, it is taken up"),
+                false => {
+                    tracing::info!(%instance, pid, "instance is launched otherwise now, its process is replaced");
+                }
             }
-            Some(process) => {
-                tracing::info!(instance = %keeper.instance, pid = process.pid(), "instance is launched otherwise now, its process is replaced");
-                process.terminate(patience).await;
-                keeper.spawn()?;
-            }
-            None => keeper.spawn()?,
+        }
+        if !taken_up {
+            keeper.restart().await?;
         }
         Ok(keeper)
-    }
-
-    fn spawn(&mut self) -> io::Result<()> {
-        let process = Process::spawn(&self.program)?;
-        let (pid, log) = (process.pid(), self.program.log());
-        let gpu = self.program.env.get("CUDA_VISIBLE_DEVICES").map(String::as_str);
-        tracing::info!(instance = %self.instance, pid, gpu, log = %log.display(), "instance's process started");
-        (self.process, self.since) = (Some(process), Instant::now());
-        Ok(())
     }
 
     /// Until it is told to stop, or nobody can tell it any more: then the process is left as it is.
@@ -83,11 +72,11 @@ impl Keeper {
             };
             match order {
                 Some(Order::Restart(done)) => {
-                    let outcome = self.restart().await;
-                    let _ = done.send(outcome);
+                    self.pause = FIRST_PAUSE;
+                    let _ = done.send(self.restart().await);
                 }
                 Some(Order::Stop(done)) => {
-                    self.end().await;
+                    let _ = self.end().await;
                     let _ = done.send(());
                     return;
                 }
@@ -96,24 +85,26 @@ impl Keeper {
         }
     }
 
-    /// Waits for the next thing to do, and does it. May be given up at any await.
+    /// Takes back a start that came to nothing as a whole.
+    pub(super) async fn undo(mut self) {
+        if !self.taken_up {
+            let _ = self.end().await;
+        }
+    }
+
+    /// Waits for the next thing to do, and does it. Nothing is lost when the wait is given up.
     async fn keep(&mut self) {
         let Some(process) = &mut self.process else {
             tokio::time::sleep(self.pause).await;
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
             if let Err(error) = self.spawn() {
-                let (program, pause) = (&self.program.command[0], self.pause);
-                tracing::error!(instance = %self.instance, program, %error, ?pause, "instance cannot be started, it is tried again");
+                let pause = self.pause;
+                tracing::error!(instance = %self.instance, %error, ?pause, "instance cannot be started, it is tried again");
             }
             return;
         };
         let Ok(how) = tokio::time::timeout(LOG_CHECK, process.ended()).await else {
-            let program = self.program.clone();
-            let bounded = tokio::task::spawn_blocking(move || program.bound_log()).await;
-            if let Ok(Err(error)) = bounded {
-                tracing::warn!(instance = %self.instance, %error, "instance's log cannot be shortened");
-            }
-            return;
+            return self.bound_log().await;
         };
         self.process = None;
         metrics::instance_process_end(&self.instance);
@@ -127,16 +118,36 @@ impl Keeper {
         );
     }
 
-    async fn restart(&mut self) -> Result<(), RestartError> {
-        self.end().await;
-        self.pause = FIRST_PAUSE;
-        let program = self.program.command[0].clone();
-        self.spawn().map_err(|error| RestartError::Start { program, error })
+    async fn bound_log(&self) {
+        let program = self.program.clone();
+        let bounded = tokio::task::spawn_blocking(move || program.bound_log()).await;
+        if let Ok(Err(error)) = bounded {
+            tracing::warn!(instance = %self.instance, %error, "instance's log cannot be shortened");
+        }
     }
 
-    async fn end(&mut self) {
-        if let Some(process) = self.process.take() {
-            process.terminate(self.patience).await;
-        }
+    async fn restart(&mut self) -> Result<(), SpawnError> {
+        self.end().await?;
+        self.spawn()
+    }
+
+    fn spawn(&mut self) -> Result<(), SpawnError> {
+        let process = Process::spawn(&self.program)?;
+        let (pid, log) = (process.pid(), self.program.log());
+        let gpu = self.program.env.get("CUDA_VISIBLE_DEVICES").map(String::as_str);
+        tracing::info!(instance = %self.instance, pid, gpu, log = %log.display(), "instance's process started");
+        (self.process, self.since, self.taken_up) = (Some(process), Instant::now(), false);
+        Ok(())
+    }
+
+    /// One that does not end stays what it is: a second beside it would find neither its port nor its memory free.
+    async fn end(&mut self) -> Result<(), SpawnError> {
+        let Some(process) = self.process.take() else { return Ok(()) };
+        let pid = process.pid();
+        let ended = process.terminate(self.patience).await;
+        ended.map_err(|process| {
+            self.process = Some(process);
+            SpawnError::Stuck { pid }
+        })
     }
 }

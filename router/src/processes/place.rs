@@ -11,8 +11,8 @@ use super::process::Process;
 pub(super) async fn end_others(dir: &Path, planned: &[Planned], patience: Duration) {
     let wanted: HashSet<&Path> = planned.iter().map(|one| one.program.dir.as_path()).collect();
     let others = folders(dir).into_iter().filter(|folder| !wanted.contains(folder.as_path()));
-    let ends = others.filter_map(|folder| Process::recorded(&folder)).map(|process| {
-        let (pid, folder) = (process.pid(), process.program().dir.display());
+    let ends = others.filter_map(|folder| Some((Process::recorded(&folder)?, folder))).map(|(process, folder)| {
+        let (pid, folder) = (process.pid(), folder.display());
         tracing::warn!(pid, %folder, "an instance of an earlier run is launched no more, its process is ended");
         process.terminate(patience)
     });

@@ -1,10 +1,11 @@
 //! Which instances are started, where, and with what.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::Path;
 
-use super::process::Program;
+use super::SpawnError;
+use super::program::Program;
 use crate::config::{Gpu, Instance, Launch, Url};
 use crate::model::id::InstanceId;
 
@@ -18,7 +19,8 @@ pub struct Card {
     pub index: u32,
     pub uuid: String,
     pub name: String,
-    pub memory_bytes: u64,
+    /// Not every driver tells.
+    pub memory_bytes: Option<u64>,
 }
 
 /// An instance, and what starts it.
@@ -36,8 +38,14 @@ pub enum PlanError {
     NoGpu(String),
     #[error("launch.gpus names {named}, the driver lists {known}")]
     NoSuchGpu { named: String, known: String },
+    #[error(
+        "launch.gpus names the GPU of `{0}` more than once: write it once, and launch.per_gpu for more instances on each"
+    )]
+    Twice(InstanceId),
     #[error("launch.vram_gib is {needed}, which no GPU holds: {known}")]
     TooLarge { needed: f64, known: String },
+    #[error("launch.vram_gib is set, and the driver does not tell how much memory there is: {0}")]
+    Unmeasured(String),
     #[error("launch.port is {first}, which leaves no ports for {count} instances")]
     Ports { first: u16, count: usize },
     #[error("`{0}` would be launched, and is also the name of an [[instance]]")]
@@ -58,6 +66,16 @@ struct Place {
     count: u32,
 }
 
+/// What all of them have in common.
+#[derive(Debug, Clone, Copy)]
+pub struct Site<'a> {
+    pub launch: &'a Launch,
+    /// Each has a folder of its own in it.
+    pub dir: &'a Path,
+    /// Variables of the router that no instance may see.
+    pub unset: &'a [String],
+}
+
 impl fmt::Display for Planned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at {}: {}", self.instance.name, self.instance.url, self.program.command.join(" "))?;
@@ -66,12 +84,19 @@ impl fmt::Display for Planned {
     }
 }
 
-/// Everything that `launch` asks for. `cards` says what the driver lists, or why it lists none.
+impl Planned {
+    /// Why it could not be started now, as far as that can be seen.
+    pub fn obstacle(&self) -> Option<SpawnError> {
+        self.program.obstacle()
+    }
+}
+
+/// Everything that the configuration asks for. `cards` says what the driver lists, or why it lists none.
 pub fn plan(
-    launch: &Launch,
-    dir: &Path,
+    site: Site<'_>,
     cards: impl FnOnce() -> Result<Vec<Card>, String>,
 ) -> Result<Vec<Planned>, PlanError> {
+    let launch = site.launch;
     if launch.is_off() {
         return Ok(Vec::new());
     }
@@ -79,41 +104,53 @@ pub fn plan(
         return Err(PlanError::NotHere);
     }
     let places = places(launch, cards)?;
-    let each = places.iter().flat_map(|place| (0..place.count).map(move |at| (place, at)));
-    let count = each.clone().count();
-    if usize::from(u16::MAX - launch.port) + 1 < count {
-        return Err(PlanError::Ports { first: launch.port, count });
+    let each: Vec<_> = places.iter().flat_map(|place| (0..place.count).map(move |at| (place, at))).collect();
+    if usize::from(u16::MAX - launch.port) + 1 < each.len() {
+        return Err(PlanError::Ports { first: launch.port, count: each.len() });
     }
-    Ok((launch.port..=u16::MAX)
-        .zip(each)
-        .map(|(port, (place, at))| planned(launch, dir, port, place, at))
-        .collect())
+    let ports = launch.port..=u16::MAX;
+    let planned: Vec<_> = ports.zip(each).map(|(port, (place, at))| site.planned(port, place, at)).collect();
+    let mut names = HashSet::new();
+    match planned.iter().find(|planned| !names.insert(&planned.instance.name)) {
+        Some(twice) => Err(PlanError::Twice(twice.instance.name.clone())),
+        None => Ok(planned),
+    }
+}
+
+/// They must get along with what else is configured: `others`, and ports of this machine that are `taken`.
+pub fn apart(planned: &[Planned], others: &[Instance], taken: &[u16]) -> Result<(), PlanError> {
+    for Planned { instance, .. } in planned {
+        let port = instance.url.port();
+        let here = |url: &Url| matches!(url.host(), "127.0.0.1" | "localhost" | "::1") && url.port() == port;
+        if others.iter().any(|other| other.name == instance.name) {
+            return Err(PlanError::Name(instance.name.clone()));
+        }
+        if taken.contains(&port) || others.iter().any(|other| here(&other.url)) {
+            return Err(PlanError::Url { name: instance.name.clone(), url: instance.url.clone() });
+        }
+    }
+    Ok(())
 }
 
 fn places(
     launch: &Launch,
     cards: impl FnOnce() -> Result<Vec<Card>, String>,
 ) -> Result<Vec<Place>, PlanError> {
-    if launch.gpus.as_ref().is_some_and(Vec::is_empty) {
+    let named = launch.gpus.as_deref();
+    if named.is_some_and(<[Gpu]>::is_empty) {
         let count = launch.per_gpu.unwrap_or(1);
         return Ok(vec![Place { name: "local".into(), visible: None, gpu: None, count }]);
     }
-    let cards = match (cards(), &launch.gpus) {
-        (Ok(cards), None) => cards,
-        (Ok(cards), Some(named)) => chosen(named, &cards)?,
+    match (cards(), named) {
+        (Ok(cards), None) if cards.is_empty() => Err(PlanError::NoGpu("the driver lists none".into())),
+        (Ok(cards), None) => measured(launch, &cards),
+        (Ok(cards), Some(named)) => measured(launch, &chosen(named, &cards)?),
         // Taken as they are named, if nothing need be known of them.
         (Err(_), Some(named)) if launch.vram_gib.is_none() => {
             let count = launch.per_gpu.unwrap_or(1);
-            return Ok(named.iter().enumerate().map(|(at, gpu)| unknown(at, gpu, count)).collect());
+            Ok(named.iter().enumerate().map(|(at, gpu)| unknown(at, gpu, count)).collect())
         }
-        (Err(reason), _) => return Err(PlanError::NoGpu(reason)),
-    };
-    let places: Vec<Place> = cards.iter().map(|card| place(launch, card)).collect();
-    match launch.vram_gib {
-        Some(needed) if places.iter().all(|place| place.count == 0) => {
-            Err(PlanError::TooLarge { needed, known: listed(&cards) })
-        }
-        _ => Ok(places),
+        (Err(reason), _) => Err(PlanError::NoGpu(reason)),
     }
 }
 
@@ -129,18 +166,31 @@ fn chosen(named: &[Gpu], cards: &[Card]) -> Result<Vec<Card>, PlanError> {
     named.iter().map(found).collect()
 }
 
-/// By its UUID: CUDA counts GPUs in another order than the driver unless it is told not to.
-fn place(launch: &Launch, card: &Card) -> Place {
-    let fit = launch.vram_gib.map(|gib| (card.memory_bytes as f64 / (gib * GIB)) as u32);
-    let count = match (launch.per_gpu, fit) {
-        (None, None) => 1,
-        (Some(most), None) => most,
-        (most, Some(fit)) => fit.min(most.unwrap_or(MOST_THAT_FIT)),
+fn measured(launch: &Launch, cards: &[Card]) -> Result<Vec<Place>, PlanError> {
+    let Some(needed) = launch.vram_gib else {
+        return Ok(cards.iter().map(|card| place(card, launch.per_gpu.unwrap_or(1))).collect());
     };
-    if count < launch.per_gpu.unwrap_or(1) {
-        let (gpu, name, gib) = (card.index, &card.name, gib(card));
-        tracing::warn!(gpu, %name, gib, count, "fewer instances than asked for, by launch.vram_gib no more fit on this GPU");
+    if let Some(dark) = cards.iter().find(|card| card.memory_bytes.is_none()) {
+        return Err(PlanError::Unmeasured(listed(std::slice::from_ref(dark))));
     }
+    let places: Vec<_> = cards.iter().map(|card| place(card, fitting(launch, card, needed))).collect();
+    if places.iter().all(|place| place.count == 0) {
+        return Err(PlanError::TooLarge { needed, known: listed(cards) });
+    }
+    Ok(places)
+}
+
+fn fitting(launch: &Launch, card: &Card, needed: f64) -> u32 {
+    let count = ((gib(card) / needed) as u32).min(launch.per_gpu.unwrap_or(MOST_THAT_FIT));
+    if count < launch.per_gpu.unwrap_or(1) {
+        let (gpu, name, gib) = (card.index, &card.name, format_args!("{:.1}", gib(card)));
+        tracing::warn!(gpu, %name, %gib, count, "by launch.vram_gib no more instances fit on this GPU");
+    }
+    count
+}
+
+/// By its UUID: CUDA counts GPUs in another order than the driver unless it is told not to.
+fn place(card: &Card, count: u32) -> Place {
     Place {
         name: format!("gpu{}", card.index),
         visible: Some(card.uuid.clone()),
@@ -166,53 +216,42 @@ fn shown(gpu: &Gpu) -> String {
 
 fn listed(cards: &[Card]) -> String {
     let one = |card: &Card| format!("{} ({}, {:.1} GiB, {})", card.index, card.name, gib(card), card.uuid);
-    cards.iter().map(one).collect::<Vec<_>>().join(", ")
+    let all: Vec<_> = cards.iter().map(one).collect();
+    if all.is_empty() { "none".into() } else { all.join(", ") }
 }
 
 fn gib(card: &Card) -> f64 {
-    card.memory_bytes as f64 / GIB
+    card.memory_bytes.unwrap_or_default() as f64 / GIB
 }
 
-fn planned(launch: &Launch, dir: &Path, port: u16, place: &Place, at: u32) -> Planned {
-    let name = if place.count == 1 { place.name.clone() } else { format!("{}-{at}", place.name) };
-    let dir = dir.join(&name);
-    let filled = |text: &String| {
-        let gpu = place.visible.as_deref().unwrap_or_default();
-        let text = text.replace("{port}", &port.to_string()).replace("{name}", &name);
-        text.replace("{gpu}", gpu).replace("{dir}", &dir.display().to_string())
-    };
-    let mut env = BTreeMap::new();
-    if let Some(visible) = &place.visible {
-        env.insert("CUDA_VISIBLE_DEVICES".to_owned(), visible.clone());
-        env.insert("CUDA_DEVICE_ORDER".to_owned(), "PCI_BUS_ID".to_owned());
-    }
-    env.extend(launch.env.iter().map(|(key, value)| (key.clone(), filled(value))));
-    let program = Program {
-        command: launch.command.iter().map(filled).collect(),
-        env,
-        cwd: launch.cwd.clone(),
-        dir: dir.clone(),
-    };
-    let mut instance = Instance::at(Url::new("127.0.0.1", port));
-    instance.name = name.as_str().into();
-    instance.gpu.clone_from(&place.gpu);
-    instance.launched = true;
-    Planned { instance, program }
-}
-
-/// They must get along with what else is configured: `others`, and ports of this machine that are `taken`.
-pub fn apart(planned: &[Planned], others: &[Instance], taken: &[u16]) -> Result<(), PlanError> {
-    for Planned { instance, .. } in planned {
-        let port = instance.url.port();
-        let here = |url: &Url| matches!(url.host(), "127.0.0.1" | "localhost" | "::1") && url.port() == port;
-        if others.iter().any(|other| other.name == instance.name) {
-            return Err(PlanError::Name(instance.name.clone()));
+impl Site<'_> {
+    fn planned(&self, port: u16, place: &Place, at: u32) -> Planned {
+        let name = if place.count == 1 { place.name.clone() } else { format!("{}-{at}", place.name) };
+        let dir = self.dir.join(&name);
+        let filled = |text: &str| {
+            let gpu = place.visible.as_deref().unwrap_or_default();
+            let text = text.replace("{port}", &port.to_string()).replace("{name}", &name);
+            text.replace("{gpu}", gpu).replace("{dir}", &dir.display().to_string())
+        };
+        let mut env = BTreeMap::new();
+        if let Some(visible) = &place.visible {
+            env.insert("CUDA_VISIBLE_DEVICES".to_owned(), visible.clone());
+            env.insert("CUDA_DEVICE_ORDER".to_owned(), "PCI_BUS_ID".to_owned());
         }
-        if taken.contains(&port) || others.iter().any(|other| here(&other.url)) {
-            return Err(PlanError::Url { name: instance.name.clone(), url: instance.url.clone() });
+        env.extend(self.launch.env.iter().map(|(key, value)| (key.clone(), filled(value.reveal()))));
+        let mut command: Vec<_> = self.launch.command.iter().map(|part| filled(part)).collect();
+        // A path is one from where it is started.
+        if let (Some(cwd), true) = (&self.launch.cwd, command[0].contains('/')) {
+            command[0] = cwd.join(&command[0]).to_string_lossy().into_owned();
         }
+        let (cwd, unset) = (self.launch.cwd.clone(), self.unset.to_vec());
+        let program = Program { command, env, unset, cwd, dir, port };
+        let mut instance = Instance::at(Url::new("127.0.0.1", port));
+        instance.name = name.as_str().into();
+        instance.gpu.clone_from(&place.gpu);
+        instance.launched = true;
+        Planned { instance, program }
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -226,11 +265,11 @@ mod tests {
 
     fn card(index: u32, gib: u64) -> Card {
         let uuid = format!("GPU-{index}");
-        Card { index, uuid, name: "H200".into(), memory_bytes: gib << 30 }
+        Card { index, uuid, name: "H200".into(), memory_bytes: Some(gib << 30) }
     }
 
     fn plan_of(launch: &Launch, cards: Result<Vec<Card>, String>) -> Result<Vec<Planned>, PlanError> {
-        plan(launch, Path::new("/state/instances"), || cards)
+        plan(Site { launch, dir: Path::new("/state/instances"), unset: &[] }, || cards)
     }
 
     fn names(planned: &[Planned]) -> Vec<&str> {
@@ -246,7 +285,15 @@ mod tests {
         assert_eq!((&instance.gpu, instance.launched), (&Some(Gpu::Uuid("GPU-1".into())), true));
         assert_eq!(program.command, ["comfy", "--port", "8189", "--out=/state/instances/gpu1/gpu1"]);
         assert_eq!(program.env["CUDA_VISIBLE_DEVICES"], "GPU-1");
-        assert_eq!(program.dir, Path::new("/state/instances/gpu1"));
+        assert_eq!((program.dir.as_path(), program.port), (Path::new("/state/instances/gpu1"), 8189));
+        let mut beside = launch();
+        beside.cwd = Some("/opt/comfy".into());
+        for (written, meant) in
+            [("venv/bin/python", "/opt/comfy/venv/bin/python"), ("/bin/py", "/bin/py"), ("py", "py")]
+        {
+            beside.command[0] = written.into();
+            assert_eq!(plan_of(&beside, Ok(vec![card(0, 24)])).unwrap()[0].program.command[0], meant);
+        }
     }
 
     #[test]
@@ -275,6 +322,15 @@ mod tests {
         assert_eq!(names(&plan_of(&named(&[uuid("GPU-1")]), cards()).unwrap()), ["gpu1"]);
         let error = plan_of(&named(&[Gpu::Index(7)]), cards()).unwrap_err().to_string();
         assert!(error.contains("names 7") && error.contains("1 (H200"), "{error}");
+        for twice in [[Gpu::Index(1), Gpu::Index(1)], [Gpu::Index(1), uuid("GPU-1")]] {
+            let error = plan_of(&named(&twice), cards()).unwrap_err();
+            assert_eq!(error, PlanError::Twice("gpu1".into()));
+        }
+        let dark = || Ok(vec![Card { memory_bytes: None, ..card(0, 0) }]);
+        assert_eq!(names(&plan_of(&launch(), dark()).unwrap()), ["gpu0"]);
+        let measured = Launch { vram_gib: Some(8.0), ..launch() };
+        assert!(matches!(plan_of(&measured, dark()), Err(PlanError::Unmeasured(_))));
+        assert!(matches!(plan_of(&launch(), Ok(Vec::new())), Err(PlanError::NoGpu(_))));
         let none = || Err("no library".to_owned());
         let blind = plan_of(&named(&[Gpu::Index(3), uuid("GPU-x")]), none()).unwrap();
         assert_eq!(names(&blind), ["gpu3", "gpu-1"]);

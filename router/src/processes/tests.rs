@@ -1,10 +1,11 @@
 //! Real processes: shells that do as they are told.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Instant;
 
 use super::*;
-use crate::config::{Instance, Launch, Url};
+use crate::config::{Instance, Launch, Secret, Url};
 
 /// The shell writes its number to `pid` and goes on as the script says.
 struct World {
@@ -16,12 +17,14 @@ impl World {
     fn new(script: &str) -> Self {
         let script = format!("echo $$ >> {{dir}}/pid; {script}");
         let command = ["sh", "-c", &script, "{port}"].map(str::to_owned).to_vec();
-        let launch = Launch { command, gpus: Some(Vec::new()), stop_s: 1, ..Launch::default() };
+        let port = free_ports();
+        let launch = Launch { command, gpus: Some(Vec::new()), port, stop_s: 1, ..Launch::default() };
         Self { dir: tempfile::tempdir().unwrap(), launch }
     }
 
     async fn start(&self) -> Result<(Service, Handle), StartError> {
-        let planned = plan(&self.launch, self.dir.path(), || unreachable!("there are no GPUs")).unwrap();
+        let site = Site { launch: &self.launch, dir: self.dir.path(), unset: &[] };
+        let planned = plan(site, || unreachable!("there are no GPUs")).unwrap();
         let instances: Vec<_> = planned.iter().map(|planned| planned.instance.clone()).collect();
         Service::start(&self.launch, self.dir.path(), &instances, planned).await
     }
@@ -32,16 +35,54 @@ impl World {
 
     /// The processes so far, once there are so many.
     async fn pids(&self, count: usize) -> Vec<u32> {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        loop {
-            let text = std::fs::read_to_string(self.path("pid")).unwrap_or_default();
+        until("a process", || {
+            let text = self.read("pid");
             let pids: Vec<u32> = text.lines().map(|line| line.parse().unwrap()).collect();
-            if pids.len() >= count && text.ends_with('\n') {
-                return pids;
-            }
-            assert!(Instant::now() < deadline, "{pids:?}, not {count}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            (pids.len() >= count && text.ends_with('\n')).then_some(pids)
+        })
+        .await
+    }
+
+    fn record(&self, pid: u32, began: u64, dir: &Path) {
+        std::fs::create_dir_all(self.path("")).unwrap();
+        let record = serde_json::json!({ "pid": pid, "began": began, "digest": "", "dir": dir });
+        std::fs::write(self.path("process.json"), record.to_string()).unwrap();
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for instance in std::fs::read_dir(self.dir.path()).unwrap().flatten() {
+            let pids = std::fs::read_to_string(instance.path().join("pid")).unwrap_or_default();
+            pids.lines().flat_map(str::parse).for_each(|pid| system::signal_group(pid, system::Signal::Kill));
         }
+    }
+}
+
+/// The first of two where nobody listens. Each test has others, and nothing listens there in any.
+fn free_ports() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    let free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+    loop {
+        let port = NEXT.fetch_add(2, Ordering::Relaxed);
+        if free(port) && free(port + 1) {
+            return port;
+        }
+    }
+}
+
+async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within 30 s");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -59,9 +100,9 @@ async fn a_process_that_ends_is_started_again_and_its_log_goes_on() {
     let (service, _) = world.start().await.unwrap();
     let pids = world.pids(2).await;
     assert_ne!(pids[0], pids[1]);
+    until("both said why", || world.read("log").starts_with("no such card\nno such card\n").then_some(()))
+        .await;
     service.stop().await;
-    let log = std::fs::read_to_string(world.path("log")).unwrap();
-    assert!(log.lines().count() >= 2 && log.lines().all(|line| line == "no such card"), "{log}");
 }
 
 #[tokio::test]
@@ -69,18 +110,11 @@ async fn an_ordered_restart_ends_the_process_and_what_it_started() {
     let world = World::new("sleep 1000 & echo $! > {dir}/child; wait");
     let (service, handle) = world.start().await.unwrap();
     let first = world.pids(1).await[0];
-    let child = || std::fs::read_to_string(world.path("child")).ok()?.trim().parse::<u32>().ok();
-    while child().is_none() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let child = child().unwrap();
+    let child: u32 = until("a child", || world.read("child").trim().parse().ok()).await;
     handle.restart(&local()).await.unwrap();
     let second = world.pids(2).await[1];
     assert!(!lives(first) && lives(second));
-    // It was given to init, which reaps it in its own time.
-    while lives(child) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("its child's end", || (!lives(child)).then_some(())).await;
     service.stop().await;
     assert!(!lives(second));
     assert!(matches!(handle.restart(&local()).await, Err(RestartError::Stopping)));
@@ -88,11 +122,14 @@ async fn an_ordered_restart_ends_the_process_and_what_it_started() {
 
 #[tokio::test]
 async fn one_that_does_not_end_is_killed() {
-    let world = World::new("trap '' TERM; while :; do sleep 0.05; done");
+    let world = World::new("trap '' TERM; echo yes > {dir}/deaf; while :; do sleep 0.05; done");
     let (service, _) = world.start().await.unwrap();
     let pid = world.pids(1).await[0];
+    until("it hears nothing", || (world.read("deaf") == "yes\n").then_some(())).await;
+    let before = Instant::now();
     service.stop().await;
     assert!(!lives(pid));
+    assert!(before.elapsed() >= Duration::from_secs(world.launch.stop_s), "it had its time");
 }
 
 #[tokio::test]
@@ -106,7 +143,7 @@ async fn what_an_earlier_router_left_is_taken_up_if_it_is_the_same() {
     kept.stop().await;
     assert!(lives(first), "it is left to the next");
     drop(handle);
-    world.launch.env.insert("OTHER".into(), "1".into());
+    world.launch.env.insert("OTHER".into(), Secret::new("1"));
     world.launch.keep = false;
     let (service, handle) = world.start().await.unwrap();
     let second = world.pids(2).await[1];
@@ -129,24 +166,62 @@ async fn one_that_is_launched_no_more_is_ended() {
 }
 
 #[tokio::test]
+async fn one_that_ends_takes_with_it_what_it_started() {
+    let world = World::new("sleep 1000 & echo $! > {dir}/child; exit 3");
+    let (service, _) = world.start().await.unwrap();
+    let child: u32 = until("a child", || world.read("child").trim().parse().ok()).await;
+    until("its child's end", || (!lives(child)).then_some(())).await;
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn a_record_of_a_process_whose_number_another_has_now_means_nothing() {
     let world = World::new("sleep 1000");
-    let folder = world.path("");
-    std::fs::create_dir_all(&folder).unwrap();
-    let record = serde_json::json!({ "pid": std::process::id(), "began": 1,
-        "program": { "command": ["sh"], "env": {}, "cwd": null, "dir": folder } });
-    std::fs::write(folder.join("process.json"), record.to_string()).unwrap();
+    world.record(std::process::id(), 1, &world.path(""));
     let (service, _) = world.start().await.unwrap();
     assert_ne!(world.pids(1).await[0], std::process::id());
     service.stop().await;
 }
 
 #[tokio::test]
-async fn a_program_that_is_not_there_is_named_and_nothing_is_left_running() {
+async fn a_copy_of_a_record_ends_nobodys_process() {
+    let theirs = World::new("sleep 1000");
+    let (service, _) = theirs.start().await.unwrap();
+    let pid = theirs.pids(1).await[0];
+    let copy = World::new("sleep 1000");
+    copy.record(pid, system::began(pid).unwrap(), &theirs.path(""));
+    let (other, _) = copy.start().await.unwrap();
+    assert_ne!(copy.pids(1).await[0], pid);
+    other.stop().await;
+    assert!(lives(pid));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_recorded_is_the_routers_own_business_and_holds_no_secrets() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut world = World::new("sleep 1000");
+    world.launch.env.insert("TOKEN".into(), Secret::new("hf_secret"));
+    let (service, _) = world.start().await.unwrap();
+    let mode = std::fs::metadata(world.path("process.json")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(!world.read("process.json").contains("hf_secret"));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_start_that_fails_is_told_and_leaves_nothing_running() {
     let mut world = World::new("sleep 1000");
     world.launch.command[0] = "/nowhere/python".into();
     let error = world.start().await.map(drop).unwrap_err().to_string();
     assert!(error.contains("local") && error.contains("/nowhere/python"), "{error}");
+
+    let mut world = World::new("sleep 1000");
+    (world.launch.per_gpu, world.launch.keep) = (Some(2), true);
+    let _taken = std::net::TcpListener::bind(("127.0.0.1", world.launch.port + 1)).unwrap();
+    let error = world.start().await.map(drop).unwrap_err().to_string();
+    assert!(error.contains("local-1") && error.contains("end what listens there"), "{error}");
+    assert!(!world.dir.path().join("local-0/process.json").exists(), "the first was ended again");
 }
 
 #[tokio::test]

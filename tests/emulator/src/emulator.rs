@@ -132,7 +132,10 @@ async fn run(
             }
             End::Restarting { down_ms } => tokio::time::sleep(Duration::from_millis(down_ms)).await,
         }
-        listener = listen_again(&port).await;
+        listener = tokio::select! {
+            listener = listen_again(&port) => listener,
+            () = stopped(wanted.clone()) => break,
+        };
     }
     status.send_replace(Status::Stopped);
 }

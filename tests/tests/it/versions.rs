@@ -282,6 +282,14 @@ async fn settings_are_judged_and_changed_without_a_new_file() {
         })
         .await;
     }
+    let refusal = || async { router.admin().get_json("/api/policy").await["refused"].clone() };
+    assert!(!refusal().await.is_null());
+    written("3000").expect("written");
+    router.hang_up();
+    eventually("what is in force again is nothing to complain of", || async {
+        refusal().await.is_null().then_some(())
+    })
+    .await;
     assert_eq!(serving(&router).await, third);
     // A new file is told what the old one was told last.
     let fair = PolicyFile::holding(&component("fair-share"));

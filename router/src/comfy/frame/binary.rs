@@ -33,14 +33,25 @@ pub struct TextFrame {
     pub raw: Bytes,
 }
 
-/// The members of a preview's metadata that are looked at.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Metadata<'a> {
-    #[serde(borrow)]
-    prompt_id: Scalar<'a>,
-    node_id: Scalar<'a>,
-    image_type: Scalar<'a>,
+/// What a preview's metadata say of it.
+struct About {
+    prompt_id: Option<String>,
+    node_id: Option<String>,
+    is_png: bool,
+}
+
+fn about(text: &str) -> Result<About, serde_json::Error> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Metadata<'a> {
+        #[serde(borrow)]
+        prompt_id: Scalar<'a>,
+        node_id: Scalar<'a>,
+        image_type: Scalar<'a>,
+    }
+    let Metadata { prompt_id, node_id, image_type } = json::object(text)?;
+    let is_png = image_type.text(256).is_some_and(|kind| kind == "image/png");
+    Ok(About { prompt_id: prompt_id.text(256), node_id: node_id.text(256), is_png })
 }
 
 pub(super) fn parse(bytes: Bytes) -> Frame {
@@ -76,12 +87,11 @@ fn with_metadata(bytes: &Bytes) -> Option<Frame> {
         return None;
     }
     let text = std::str::from_utf8(bytes.get(8..8 + length)?).ok()?;
-    let metadata: Metadata<'_> = json::object(text).ok()?;
-    let png = metadata.image_type.text(256).is_some_and(|kind| kind == "image/png");
+    let (_, about) = json::tolerant(text, about).ok()?;
     Some(Frame::Preview(Preview {
-        prompt_id: metadata.prompt_id.text(256),
-        node_id: metadata.node_id.text(256),
-        format: if png { 2 } else { 1 },
+        prompt_id: about.prompt_id,
+        node_id: about.node_id,
+        format: if about.is_png { 2 } else { 1 },
         metadata: Some(bytes.slice(..8 + length)),
         image: bytes.slice(8 + length..),
     }))

@@ -106,15 +106,11 @@ struct Data<'a> {
 
 impl Event {
     pub(super) fn parse(raw: Utf8Bytes) -> Option<Self> {
-        if let Ok((kind, prompt_id)) = looked_at(raw.as_str()) {
-            return Some(Self { kind, prompt_id, raw });
-        }
-        // Perhaps Python's non-numbers, which no client is sent, or halves of characters, which every client understands.
-        let raw = match json::text(raw.as_bytes()).ok()? {
+        let (clean, (kind, prompt_id)) = json::tolerant(raw.as_str(), looked_at).ok()?;
+        let raw = match clean {
             Cow::Borrowed(_) => raw,
             Cow::Owned(clean) => clean.into(),
         };
-        let (kind, prompt_id) = json::read(raw.as_str(), looked_at).ok()?;
         Some(Self { kind, prompt_id, raw })
     }
 

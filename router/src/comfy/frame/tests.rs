@@ -116,9 +116,14 @@ fn errors_tell_memory_and_blocks_from_the_rest() {
 #[test]
 fn hostile_texts_are_no_events() {
     let deep = format!(r#"{{"type":"x","data":{}"#, "[".repeat(100_000));
-    for text in ["", "null", "[]", r#"["status",{}]"#, "{}", r#"{"type":5}"#, r#"{"type":"x""#, &deep] {
+    let closed = format!(r#"{{"type":"x","data":{}{}}}"#, "[".repeat(200), "]".repeat(200));
+    for text in
+        ["", "null", "[]", r#"["status",{}]"#, "{}", r#"{"type":5}"#, r#"{"type":"x""#, &deep, &closed]
+    {
         assert!(Frame::text(Utf8Bytes::from(text.to_owned())).is_none(), "{}", &text[..text.len().min(20)]);
     }
+    let wide = event(json!({"type": "x", "data": vec![json!([]); 10_000]}));
+    assert_eq!(wide.kind, Kind::Other("x".into()), "many brackets are no depth");
     let odd = event(json!({"type": "executing", "data": {"node": {"a": 1}, "prompt_id": ["x"]}}));
     assert_eq!(odd.prompt_id, None);
 }
