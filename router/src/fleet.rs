@@ -119,6 +119,8 @@ pub enum EventKind {
     Up(InstanceInfo),
     Down {
         reason: Arc<str>,
+        /// It gives no answer, and nobody says that it is gone: its process may hang. Told again when that changes.
+        silent: bool,
     },
     /// Its catalogue, its figures or its foreign prompts changed.
     Info(InstanceInfo),

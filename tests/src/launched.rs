@@ -95,8 +95,18 @@ impl LaunchedProcess {
 
     /// SIGKILL.
     pub fn kill(&self) {
-        let killed = std::process::Command::new("sh").args(["-c", &format!("kill -9 {}", self.pid)]).status();
-        assert!(killed.is_ok_and(|status| status.success()), "it lived");
+        self.signal("KILL");
+    }
+
+    /// SIGSTOP.
+    pub fn stop(&self) {
+        self.signal("STOP");
+    }
+
+    fn signal(&self, name: &str) {
+        let command = format!("kill -{name} {}", self.pid);
+        let status = std::process::Command::new("sh").args(["-c", &command]).status();
+        assert!(status.is_ok_and(|status| status.success()), "it lived");
     }
 
     /// The value of a variable it was started with.

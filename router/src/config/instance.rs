@@ -22,8 +22,8 @@ pub struct Instance {
     pub slots: u32,
     /// Attempts it may hold waiting besides.
     pub ahead: u32,
-    /// Program and arguments that restart it; run when it does not let go of an attempt, when a policy orders it, and when
-    /// the operator does. Empty: nothing restarts it.
+    /// Program and arguments that restart it; run when it does not let go of an attempt or has stopped answering, when a policy
+    /// orders it, and when the operator does. Empty: nothing restarts it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub restart: Vec<String>,
     /// Its process is the router's own.

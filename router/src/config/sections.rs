@@ -60,7 +60,7 @@ pub struct Fleet {
     pub breaker_window_s: u64,
     /// A quarantine's first length; doubles each time a trial fails, up to ten minutes.
     pub quarantine_s: u64,
-    /// How long an instance may keep an attempt that was given up before its `restart` command is run.
+    /// How long an instance may keep an attempt that was given up, or answer nothing while it is down, before it is restarted.
     pub restart_after_s: u64,
     /// Least time between two restarts of one instance.
     pub restart_pause_s: u64,

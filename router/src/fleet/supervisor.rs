@@ -42,6 +42,8 @@ pub(super) struct Supervisor<A> {
     /// Websockets it has had since it came up.
     sockets: u32,
     began: Instant,
+    /// It went down for giving no answer.
+    silent: bool,
 }
 
 /// One look at an instance.
@@ -88,6 +90,7 @@ impl<A: Audience> Supervisor<A> {
             failures: 0,
             sockets: 0,
             began: Instant::now(),
+            silent: false,
         }
     }
 
@@ -184,7 +187,7 @@ impl<A: Audience> Supervisor<A> {
         self.failures = self.failures.saturating_add(1);
         let certain = matches!(error, LookError::Call(error) if error.is_refused());
         if certain || !self.is_up() || self.failures >= self.config.failures {
-            return self.down(&error.to_string()).await;
+            return self.down(&error.to_string(), !certain).await;
         }
         let (instance, failures) = (self.member.id(), self.failures);
         tracing::info!(%instance, %error, failures, of = self.config.failures, "instance did not answer");
@@ -265,7 +268,7 @@ impl<A: Audience> Supervisor<A> {
     async fn reborn(&mut self) -> Result<(), Gone> {
         let reason: Arc<str> = "it was restarted".into();
         tracing::warn!(instance = %self.member.id(), "instance was restarted, what it held is gone");
-        self.emit(EventKind::Down { reason }).await?;
+        self.emit(EventKind::Down { reason, silent: false }).await?;
         self.member.refresh();
         self.up(true).await
     }
@@ -286,7 +289,7 @@ impl<A: Audience> Supervisor<A> {
         Ok(())
     }
 
-    async fn down(&mut self, reason: &str) -> Result<(), Gone> {
+    async fn down(&mut self, reason: &str, silent: bool) -> Result<(), Gone> {
         let before = self.board.get(self.member.index());
         let starts = before.as_ref().is_some_and(|info| self.is_coming_up(info));
         let reason: Arc<str> = if starts { COMES_UP.into() } else { reason.into() };
@@ -300,15 +303,17 @@ impl<A: Audience> Supervisor<A> {
         if let Some(info) = info.filter(|_| is_news) {
             self.tell_down(&info, &reason, starts);
         }
+        let was_silent = std::mem::replace(&mut self.silent, silent);
         if matches!(was, Some(State::Down { .. })) {
-            return Ok(());
+            let is_gone = was_silent && !silent;
+            return if is_gone { self.emit(EventKind::Down { reason, silent }).await } else { Ok(()) };
         }
         self.member.pool().clear();
         self.hear_out().await?;
         if self.link.stop() {
             self.socket_down().await?;
         }
-        self.emit(EventKind::Down { reason }).await
+        self.emit(EventKind::Down { reason, silent }).await
     }
 
     fn is_coming_up(&self, info: &InstanceInfo) -> bool {

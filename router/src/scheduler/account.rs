@@ -73,10 +73,9 @@ pub(super) fn told(instance: &InstanceId, news: &News) {
             tracing::warn!(%instance, reason, "instance is in quarantine, it is given nothing for now");
         }
         News::Released => tracing::info!(%instance, "instance works again, its quarantine is over"),
-        News::NeedsRestart => tracing::error!(
-            %instance,
-            "instance keeps an attempt that was given up and cannot be restarted by the router: restart it by hand"
-        ),
+        News::NeedsRestart { reason } => {
+            tracing::error!(%instance, reason, "instance cannot be restarted by the router, restart it by hand");
+        }
     }
 }
 

@@ -24,6 +24,8 @@ const MAX_ZOMBIES: usize = 1_000;
 pub(super) struct Instance {
     pub(super) spec: InstanceSpec,
     pub(super) up: bool,
+    /// It went down for giving no answer; none once something was done about it.
+    pub(super) silent_since: Option<Tick>,
     /// Its websocket is up: the events of an attempt would be heard.
     pub(super) linked: bool,
     pub(super) guard: Guard,
@@ -64,6 +66,7 @@ impl Instance {
         Self {
             spec,
             up: false,
+            silent_since: None,
             linked: false,
             guard: Guard::default(),
             can: Arc::default(),

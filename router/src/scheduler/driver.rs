@@ -230,7 +230,7 @@ impl Service {
                 self.step(Input::Instance { index, change: InstanceChange::Devices(devices) });
                 InstanceChange::Up(info.catalogue.capabilities().clone())
             }
-            EventKind::Down { reason } => InstanceChange::Down { reason: reason.to_string() },
+            EventKind::Down { reason, silent } => InstanceChange::Down { reason: reason.to_string(), silent },
             EventKind::Info(info) => {
                 let (running, pending) = (info.foreign.running, info.foreign.pending);
                 self.step(Input::Instance { index, change: InstanceChange::Foreign { running, pending } });

@@ -162,6 +162,8 @@ pub enum InstanceChange {
     /// It does not answer, or its process is gone.
     Down {
         reason: String,
+        /// It does not answer, and its process may be there.
+        silent: bool,
     },
     Capabilities(Arc<Capabilities>),
     Devices(Vec<DeviceText>),
@@ -311,8 +313,8 @@ pub enum News {
     Quarantined { reason: String },
     /// It works again.
     Released,
-    /// It keeps an attempt that was given up, and there is no way to restart it.
-    NeedsRestart,
+    /// There is a reason to restart it, and no way.
+    NeedsRestart { reason: String },
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -97,6 +97,23 @@ async fn kept_instances_outlive_the_router() {
 }
 
 #[tokio::test]
+async fn a_launched_instance_that_stops_answering_is_replaced_and_its_job_is_done() {
+    let launched = Launched::of(1, "gpus = []\nstop_s = 1");
+    let settings =
+        ["fleet.poll_ms=100", "fleet.health_timeout_ms=500", "fleet.failures=2", "fleet.restart_after_s=1"];
+    let router = settings.iter().fold(launched.serve(), |serve, setting| serve.set(setting)).start().await;
+    let client = Client::connect(&router, "one").await;
+    let first = process(&router, "local");
+    first.stop();
+    let id = client.post(&plain(7)).await;
+    let second = another(&router, "local", first.pid).await;
+    client.end_of(&id).await;
+    assert_eq!(client.colour_made_by(&id).await, 7);
+    assert!(second.lives() && !first.lives());
+    assert!(router.log().contains("it has stopped answering"), "{}", router.log());
+}
+
+#[tokio::test]
 async fn an_operator_restarts_a_launched_instance() {
     let launched = Launched::of(1, "gpus = []");
     let router = launched.serve().set("fleet.poll_ms=100").start().await;

@@ -1,11 +1,17 @@
 //! Instances that fail: which sighting speaks for or against one, quarantine, and what is done to one that does not let
 //! go of an attempt. In this order: interrupt, free its memory, give it nothing more, restart it.
 
+use crate::clock::Tick;
 use crate::model::id::{JobId, UpstreamId};
 
+use super::super::capacity::Instance;
+use super::super::config::QuarantineConfig;
 use super::super::guard::Overdue;
 use super::super::input::{Action, News};
 use super::Core;
+
+const KEEPS: &str = "it keeps an attempt that was given up";
+const SILENT: &str = "it has stopped answering";
 
 impl Core {
     /// An attempt failed through its instance's fault.
@@ -45,7 +51,7 @@ impl Core {
         self.out.push(told);
     }
 
-    /// By the clock: quarantines end, and an instance that keeps what was given up is restarted.
+    /// By the clock: quarantines end, and an instance that keeps what was given up, or answers nothing, is restarted.
     pub(super) fn care(&mut self) {
         let (now, config) = (self.now.tick, self.config.quarantine);
         for instance in &mut self.instances {
@@ -55,20 +61,17 @@ impl Core {
                 self.queue.unhold();
             }
             // Nobody restarts what an operator has set aside.
-            if !instance.up || instance.drained_by.operator || instance.zombies.is_empty() {
+            if instance.drained_by.operator {
                 continue;
             }
-            let name = instance.spec.id.clone();
-            match instance.guard.overdue(now, instance.spec.supervised, &config) {
-                Some(Overdue::Restart) => {
-                    let reason = "it keeps an attempt that was given up".to_owned();
-                    self.out.push(Action::Restart { instance: name, reason });
-                }
-                Some(Overdue::Tell) => {
-                    self.out.push(Action::Told { instance: name, news: News::NeedsRestart });
-                }
-                None => {}
-            }
+            let reason = if instance.up { KEEPS } else { SILENT };
+            let due =
+                if instance.up { overdue(instance, now, &config) } else { silent(instance, now, &config) };
+            let (name, reason) = (instance.spec.id.clone(), reason.to_owned());
+            self.out.extend(due.map(|due| match due {
+                Overdue::Restart => Action::Restart { instance: name, reason },
+                Overdue::Tell => Action::Told { instance: name, news: News::NeedsRestart { reason } },
+            }));
         }
     }
 
@@ -115,4 +118,26 @@ impl Core {
         }
         self.queue.unhold();
     }
+}
+
+/// Of one that answers.
+fn overdue(instance: &mut Instance, now: Tick, config: &QuarantineConfig) -> Option<Overdue> {
+    let holds = !instance.zombies.is_empty();
+    holds.then(|| instance.guard.overdue(now, instance.spec.supervised, config)).flatten()
+}
+
+/// Of one that does not. Once for each time that it fell silent: another process needs a while to come up.
+fn silent(instance: &mut Instance, now: Tick, config: &QuarantineConfig) -> Option<Overdue> {
+    let since = instance.silent_since?;
+    if now.since(since) < config.restart_after_ms {
+        return None;
+    }
+    let due = match instance.spec.supervised {
+        true => instance.guard.may_restart(now, config).then_some(Overdue::Restart),
+        false => Some(Overdue::Tell),
+    };
+    if due.is_some() {
+        instance.silent_since = None;
+    }
+    due
 }

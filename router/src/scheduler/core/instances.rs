@@ -15,7 +15,7 @@ impl Core {
         let Some(instance) = self.instances.get_mut(index) else { return };
         match change {
             InstanceChange::Up(can) => {
-                instance.up = true;
+                (instance.up, instance.silent_since) = (true, None);
                 instance.can = can;
                 instance.idle_since = instance.live.is_empty().then_some(now);
                 self.returned(index);
@@ -32,7 +32,10 @@ impl Core {
                 self.inspect_all(index);
             }
             InstanceChange::ZombieGone(upstream) => self.zombie_gone(index, upstream),
-            InstanceChange::Down { reason } => self.instance_down(index, &reason),
+            InstanceChange::Down { reason, silent } => {
+                instance.silent_since = silent.then_some(now);
+                self.instance_down(index, &reason);
+            }
         }
         self.texts_changed();
         self.queue.unhold();

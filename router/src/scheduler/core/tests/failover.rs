@@ -220,6 +220,39 @@ fn an_instance_that_keeps_an_attempt_is_freed_set_aside_and_restarted() {
     assert_eq!(quarantine(&world, 0).map(|(_, probing)| probing), Some(true), "another process is tried");
 }
 
+fn an_hour(world: &mut World) {
+    for _ in 0..3_600 {
+        world.pass(1_000);
+        world.settle();
+    }
+}
+
+#[test]
+fn one_that_has_stopped_answering_is_restarted_once_unless_its_process_is_gone() {
+    let after_ms = CoreConfig::default().quarantine.restart_after_ms;
+    let mut world = world(2);
+    world.silence(0);
+    world.pass(after_ms - 1);
+    world.settle();
+    assert!(world.restarts.is_empty());
+    an_hour(&mut world);
+    assert_eq!(world.restarts.len(), 1, "another process needs a while to come up");
+    world.up(0);
+    world.silence(0);
+    world.down(0);
+    an_hour(&mut world);
+    assert_eq!(world.restarts.len(), 1, "somebody has seen to it");
+    world.input(Input::Operate { index: 1, act: Act::Drain });
+    world.silence(1);
+    an_hour(&mut world);
+    assert_eq!((world.restarts.len(), world.told.len()), (1, 0), "an operator has set it aside");
+    world.input(Input::Operate { index: 1, act: Act::Resume });
+    an_hour(&mut world);
+    assert!(
+        matches!(&world.told[..], [(_, News::NeedsRestart { reason })] if reason == "it has stopped answering")
+    );
+}
+
 #[test]
 fn without_a_command_the_operator_is_told_once() {
     let mut world = world(2);
@@ -233,7 +266,7 @@ fn without_a_command_the_operator_is_told_once() {
         world.pass(1_000);
         world.settle();
     }
-    let told = world.told.iter().filter(|(_, news)| *news == News::NeedsRestart).count();
+    let told = world.told.iter().filter(|(_, news)| matches!(news, News::NeedsRestart { .. })).count();
     assert_eq!((told, world.restarts.len()), (1, 0));
 }
 

@@ -162,7 +162,15 @@ impl World {
         let name = format!("i{index}");
         self.alive[index] = false;
         self.running.retain(|(_, attempt)| attempt.instance.as_str() != name);
-        self.input(Input::Instance { index, change: InstanceChange::Down { reason: "refused".into() } });
+        let change = InstanceChange::Down { reason: "refused".into(), silent: false };
+        self.input(Input::Instance { index, change });
+    }
+
+    /// The instance stops answering, with everything in it.
+    pub(super) fn silence(&mut self, index: usize) {
+        self.alive[index] = false;
+        let change = InstanceChange::Down { reason: "no answer".into(), silent: true };
+        self.input(Input::Instance { index, change });
     }
 
     pub(super) fn submit_job(&mut self, job: Job) -> RequestId {
