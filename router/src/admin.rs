@@ -32,7 +32,7 @@ use crate::drain::Watch;
 use crate::ledger::LedgerError;
 use crate::metrics::Metrics;
 use crate::model::decision::Act;
-use crate::{fleet, ledger, scheduler, sessions, telemetry};
+use crate::{fleet, ledger, processes, scheduler, sessions, telemetry};
 
 pub use listen::Listener;
 
@@ -42,6 +42,7 @@ pub struct Parts {
     pub scheduler: scheduler::Handle,
     pub ledger: ledger::Handle,
     pub fleet: fleet::Handle,
+    pub processes: processes::Handle,
     pub policy: crate::policy::Handle,
     pub telemetry: telemetry::Handle,
     pub sessions: sessions::Handle,

@@ -21,8 +21,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+pub use keeper::ProcessStatus;
 pub use plan::{Card, PlanError, Planned, Site, apart, plan};
 
 use crate::config;
@@ -78,6 +79,7 @@ pub struct Service {
 #[derive(Debug, Clone)]
 pub struct Handle {
     ways: Arc<HashMap<InstanceId, Way>>,
+    seen: Arc<HashMap<InstanceId, watch::Receiver<ProcessStatus>>>,
 }
 
 /// How an instance is restarted.
@@ -111,14 +113,16 @@ impl Service {
             keeper.map(|keeper| (instance.clone(), keeper)).map_err(|error| StartError { instance, error })
         });
         let started = whole(join_all(starts).await).await?;
+        let mut seen = HashMap::new();
         let mut service = Self { keepers: Vec::new(), keep: config.keep };
         for (instance, keeper) in started {
             let (orders, inbox) = mpsc::channel(4);
+            seen.insert(instance.clone(), keeper.status());
             tasks::spawn("instance's process", OnError::Log, keeper.run(inbox));
             service.keepers.push(orders.clone());
             ways.insert(instance, Way::Process(orders));
         }
-        Ok((service, Handle { ways: Arc::new(ways) }))
+        Ok((service, Handle { ways: Arc::new(ways), seen: Arc::new(seen) }))
     }
 
     /// Ends them all, or leaves them to the next router, as configured.
@@ -158,6 +162,11 @@ async fn whole(
 }
 
 impl Handle {
+    /// Of an instance that the router has started.
+    pub fn status(&self, instance: &InstanceId) -> Option<ProcessStatus> {
+        Some(self.seen.get(instance)?.borrow().clone())
+    }
+
     /// Ends the instance's process and starts another, or runs the operator's command to its end.
     pub async fn restart(&self, instance: &InstanceId) -> Result<(), RestartError> {
         match self.ways.get(instance) {

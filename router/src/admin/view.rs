@@ -26,6 +26,7 @@ pub(super) async fn fleet(State(parts): State<Arc<Parts>>) -> Answer {
         .iter()
         .map(|info| {
             let mut shown = instance(info, reports.get(info.index as usize));
+            shown["process"] = json!(parts.processes.status(&info.id));
             shown["gpu"] = json!(readings.of(&info.id).map(|reading| reading.view(now)));
             shown
         })

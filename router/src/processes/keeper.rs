@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::SpawnError;
 use super::plan::Planned;
@@ -26,8 +27,19 @@ pub(super) enum Order {
     Stop(oneshot::Sender<()>),
 }
 
+/// What is known of an instance's process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ProcessStatus {
+    /// None between two.
+    pub pid: Option<u32>,
+    /// Processes that ended by themselves, one after the other, and how the last of them did.
+    pub ends: u32,
+    pub last_end: Option<String>,
+}
+
 #[derive(Debug)]
 pub(super) struct Keeper {
+    status: watch::Sender<ProcessStatus>,
     instance: InstanceId,
     program: Program,
     patience: Duration,
@@ -46,8 +58,10 @@ impl Keeper {
         let left = Process::recorded(&program.dir);
         let taken_up = left.as_ref().is_some_and(|process| process.is(&program));
         let (instance, since) = (instance.name, Instant::now());
+        let pid = left.as_ref().map(Process::pid);
+        let status = watch::Sender::new(ProcessStatus { pid, ..ProcessStatus::default() });
         let mut keeper =
-            Self { instance, program, patience, pause: FIRST_PAUSE, process: left, since, taken_up };
+            Self { status, instance, program, patience, pause: FIRST_PAUSE, process: left, since, taken_up };
         if let Some(process) = &keeper.process {
             let (instance, pid) = (&keeper.instance, process.pid());
             match taken_up {
@@ -61,6 +75,10 @@ impl Keeper {
             keeper.restart().await?;
         }
         Ok(keeper)
+    }
+
+    pub(super) fn status(&self) -> watch::Receiver<ProcessStatus> {
+        self.status.subscribe()
     }
 
     /// Until it is told to stop, or nobody can tell it any more: then the process is left as it is.
@@ -98,6 +116,7 @@ impl Keeper {
             tokio::time::sleep(self.pause).await;
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
             if let Err(error) = self.spawn() {
+                self.tell_end(error.to_string());
                 let pause = self.pause;
                 tracing::error!(instance = %self.instance, %error, ?pause, "instance cannot be started, it is tried again");
             }
@@ -112,10 +131,17 @@ impl Keeper {
             self.pause = FIRST_PAUSE;
         }
         let (log, said, pause) = (self.program.log(), self.program.last_words(), self.pause);
+        self.tell_end(format!("{how}: {said}"));
         tracing::error!(
             instance = %self.instance, how, said, log = %log.display(), ?pause,
             "instance's process ended, it is started again"
         );
+    }
+
+    fn tell_end(&self, how: String) {
+        self.status.send_modify(|status| {
+            *status = ProcessStatus { pid: None, ends: status.ends.saturating_add(1), last_end: Some(how) };
+        });
     }
 
     async fn bound_log(&self) {
@@ -136,6 +162,7 @@ impl Keeper {
         let (pid, log) = (process.pid(), self.program.log());
         let gpu = self.program.env.get("CUDA_VISIBLE_DEVICES").map(String::as_str);
         tracing::info!(instance = %self.instance, pid, gpu, log = %log.display(), "instance's process started");
+        self.status.send_modify(|status| status.pid = Some(pid));
         (self.process, self.since, self.taken_up) = (Some(process), Instant::now(), false);
         Ok(())
     }

@@ -63,6 +63,9 @@ async fn a_launched_instance_that_dies_is_started_again_and_its_job_is_done() {
     assert!(router.log().contains("instance's process ended, it is started again"), "{}", router.log());
     let ends = router.metric("comfy_router_instance_process_ends_total", "local").await;
     assert!((ends - 1.0).abs() < f64::EPSILON, "{ends}");
+    let shown = &router.admin().get_json("/api/fleet").await["instances"][0]["process"];
+    assert_eq!((&shown["pid"], &shown["ends"]), (&json!(second.pid), &json!(1)));
+    assert!(shown["last_end"].as_str().is_some_and(|how| how.starts_with("signal: 9")), "{shown}");
 }
 
 #[tokio::test]
