@@ -140,12 +140,12 @@ impl Router {
         let (reports, from_relay) = mpsc::channel(REPORTS);
         let relay = relay::Handle::new(reports, sessions.clone(), assets.told().clone(), clock.clone());
         let core = core(&config, &ledger, &fleet, &relay, clock.as_ref()).await?;
-        let watching = fleet_service.start(&relay);
         let policy = policy.await?.context("the policy could not start")?;
         // Last of what may fail: a start that fails leaves no processes behind.
         let dir = parts::processes_dir(&config)?;
         let (processes_service, processes) =
             processes::Service::start(&config.launch, &dir, &config.instances, planned).await?;
+        let watching = fleet_service.start(&relay);
         let organs = scheduler::Organs {
             policy: policy.clone(),
             ledger: ledger.clone(),

@@ -119,7 +119,7 @@ pub enum EventKind {
     Up(InstanceInfo),
     Down {
         reason: Arc<str>,
-        /// It gives no answer, and nobody says that it is gone: its process may hang. Told again when that changes.
+        /// It lets the time for an answer pass: its process may hang. Told again when that changes.
         silent: bool,
     },
     /// Its catalogue, its figures or its foreign prompts changed.

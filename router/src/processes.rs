@@ -107,12 +107,12 @@ impl Service {
         };
         let mut ways: HashMap<_, _> =
             instances.iter().map(|instance| (instance.name.clone(), way(instance))).collect();
-        let starts = planned.into_iter().map(|planned| async move {
+        let start = |planned: Planned| {
             let instance = planned.instance.name.clone();
-            let keeper = Keeper::start(planned, patience).await;
+            let keeper = Keeper::start(planned, patience);
             keeper.map(|keeper| (instance.clone(), keeper)).map_err(|error| StartError { instance, error })
-        });
-        let started = whole(join_all(starts).await).await?;
+        };
+        let started = whole(planned.into_iter().map(start).collect()).await?;
         let mut seen = HashMap::new();
         let mut service = Self { keepers: Vec::new(), keep: config.keep };
         for (instance, keeper) in started {

@@ -82,7 +82,7 @@ impl LaunchedProcess {
     pub(crate) fn kill_all(state: &Path) {
         for instance in std::fs::read_dir(state.join("instances")).into_iter().flatten().flatten() {
             if let Some(process) = Self::in_folder(instance.path()) {
-                let kill = format!("kill -9 -- -{}", process.pid);
+                let kill = format!("kill -s KILL -- -{}", process.pid);
                 let _ = std::process::Command::new("sh").args(["-c", &kill]).output();
             }
         }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::board::Board;
 use super::calls::{self, CallError, QueueSnapshot};
+use super::conn::ConnectError;
 use super::hearing::Hearing;
 use super::link::{Link, LinkEvent};
 use super::member::Member;
@@ -66,6 +67,17 @@ enum LookError {
     Call(#[from] CallError),
     #[error("{path} is not the answer of a ComfyUI: {what}")]
     Foreign { path: &'static str, what: String },
+}
+
+impl LookError {
+    /// No answer at all. The catalogue alone may take its time.
+    fn is_silence(&self) -> bool {
+        match self {
+            Self::Call(CallError::Timeout { path, .. }) => path != "/object_info",
+            Self::Call(CallError::Connect(ConnectError::Timeout(_))) => true,
+            _ => false,
+        }
+    }
 }
 
 impl<A: Audience> Supervisor<A> {
@@ -187,7 +199,7 @@ impl<A: Audience> Supervisor<A> {
         self.failures = self.failures.saturating_add(1);
         let certain = matches!(error, LookError::Call(error) if error.is_refused());
         if certain || !self.is_up() || self.failures >= self.config.failures {
-            return self.down(&error.to_string(), !certain).await;
+            return self.down(&error.to_string(), error.is_silence()).await;
         }
         let (instance, failures) = (self.member.id(), self.failures);
         tracing::info!(%instance, %error, failures, of = self.config.failures, "instance did not answer");
@@ -305,8 +317,8 @@ impl<A: Audience> Supervisor<A> {
         }
         let was_silent = std::mem::replace(&mut self.silent, silent);
         if matches!(was, Some(State::Down { .. })) {
-            let is_gone = was_silent && !silent;
-            return if is_gone { self.emit(EventKind::Down { reason, silent }).await } else { Ok(()) };
+            let turned = was_silent != silent && !starts;
+            return if turned { self.emit(EventKind::Down { reason, silent }).await } else { Ok(()) };
         }
         self.member.pool().clear();
         self.hear_out().await?;

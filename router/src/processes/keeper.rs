@@ -52,29 +52,30 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Takes up the process that an earlier router left, if it is the same program, or starts one.
-    pub(super) async fn start(planned: Planned, patience: Duration) -> Result<Self, SpawnError> {
+    /// Takes up the process that an earlier router left, or starts one.
+    pub(super) fn start(planned: Planned, patience: Duration) -> Result<Self, SpawnError> {
         let Planned { instance, program } = planned;
         let left = Process::recorded(&program.dir);
-        let taken_up = left.as_ref().is_some_and(|process| process.is(&program));
-        let (instance, since) = (instance.name, Instant::now());
         let pid = left.as_ref().map(Process::pid);
-        let status = watch::Sender::new(ProcessStatus { pid, ..ProcessStatus::default() });
-        let mut keeper =
-            Self { status, instance, program, patience, pause: FIRST_PAUSE, process: left, since, taken_up };
-        if let Some(process) = &keeper.process {
-            let (instance, pid) = (&keeper.instance, process.pid());
-            match taken_up {
-                true => tracing::info!(%instance, pid, "instance's process still runs, it is taken up"),
-                false => {
-                    tracing::info!(%instance, pid, "instance is launched otherwise now, its process is replaced");
-                }
+        let mut keeper = Self {
+            status: watch::Sender::new(ProcessStatus { pid, ..ProcessStatus::default() }),
+            instance: instance.name,
+            program,
+            patience,
+            pause: FIRST_PAUSE,
+            since: Instant::now(),
+            taken_up: left.is_some(),
+            process: left,
+        };
+        match &keeper.process {
+            Some(process) if !process.is(&keeper.program) => Err(SpawnError::Stuck { pid: process.pid() }),
+            Some(process) => {
+                let (instance, pid) = (&keeper.instance, process.pid());
+                tracing::info!(%instance, pid, "instance's process still runs, it is taken up");
+                Ok(keeper)
             }
+            None => keeper.spawn().map(|()| keeper),
         }
-        if !taken_up {
-            keeper.restart().await?;
-        }
-        Ok(keeper)
     }
 
     pub(super) fn status(&self) -> watch::Receiver<ProcessStatus> {

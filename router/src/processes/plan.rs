@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::SpawnError;
+use super::process::Process;
 use super::program::Program;
 use crate::config::{Gpu, Instance, Launch, Url};
 use crate::model::id::InstanceId;
@@ -85,9 +86,10 @@ impl fmt::Display for Planned {
 }
 
 impl Planned {
-    /// Why it could not be started now, as far as that can be seen.
+    /// Why it could not be started now, as far as that can be seen. One that an earlier router left is taken up, or ended.
     pub fn obstacle(&self) -> Option<SpawnError> {
-        self.program.obstacle()
+        let left = Process::recorded(&self.program.dir);
+        left.is_none().then(|| self.program.obstacle()).flatten()
     }
 }
 

@@ -23,7 +23,9 @@ const OWN_VARIABLES: &str = "COMFY_ROUTER";
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     pid: u32,
+    /// Together with the machine's start.
     began: u64,
+    boot: String,
     /// Of the program it was started as.
     digest: String,
     /// A copy of this record elsewhere speaks of somebody else's process.
@@ -54,10 +56,16 @@ impl Process {
         let pid = child.id();
         // One that has ended already is noticed at the next look.
         let began = system::began(pid).unwrap_or_default();
-        let record = Record { pid, began, digest: program.digest(), dir: program.dir.clone() };
-        let process = Self { record, child: Some(child) };
-        // One that nobody would find again must not be left behind.
-        process.write().inspect_err(|_| process.signal(Signal::Kill)).map_err(folder)?;
+        let (digest, dir) = (program.digest(), program.dir.clone());
+        let record = Record { pid, began, boot: system::boot(), digest, dir };
+        let mut process = Self { record, child: Some(child) };
+        if let Err(error) = process.write() {
+            // One that nobody would find again must not be left behind.
+            process.signal(Signal::Kill);
+            let child = process.child.take();
+            tokio::task::spawn_blocking(move || child.map(|mut child| child.wait()));
+            return Err(folder(error));
+        }
         Ok(process)
     }
 
@@ -65,7 +73,7 @@ impl Process {
     pub(super) fn recorded(dir: &Path) -> Option<Self> {
         let text = std::fs::read(record_in(dir)).ok()?;
         let record: Record = serde_json::from_slice(&text).ok()?;
-        let lives = system::began(record.pid) == Some(record.began);
+        let lives = system::began(record.pid) == Some(record.began) && record.boot == system::boot();
         if lives && record.dir != dir {
             let (here, pid, theirs) = (dir.display(), record.pid, record.dir.display());
             tracing::warn!(%here, pid, %theirs, "record of a process is a copy, the process is left alone");
@@ -100,6 +108,13 @@ impl Process {
         }
     }
 
+    /// Waits until nothing of it is left that could hold its port or its memory.
+    async fn gone(&mut self) {
+        while self.end().is_none() || system::group_lives(self.record.pid) {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
     fn end(&mut self) -> Option<String> {
         match &mut self.child {
             Some(child) => match child.try_wait() {
@@ -119,13 +134,14 @@ impl Process {
         }
     }
 
-    /// Asks it to end, and kills it if it does not in time. Gives it back if that does not help either.
+    /// Asks it, and all that it has started, to end, and kills them if they do not in time. Gives it back if that does not help
+    /// either.
     pub(super) async fn terminate(mut self, patience: Duration) -> Result<(), Self> {
         self.signal(Signal::Term);
-        if tokio::time::timeout(patience, self.ended()).await.is_err() {
+        if tokio::time::timeout(patience, self.gone()).await.is_err() {
             tracing::warn!(pid = self.pid(), ?patience, "process of an instance does not end, it is killed");
             self.signal(Signal::Kill);
-            if tokio::time::timeout(AFTER_KILL, self.ended()).await.is_err() {
+            if tokio::time::timeout(AFTER_KILL, self.gone()).await.is_err() {
                 tracing::error!(pid = self.pid(), "process of an instance does not end though it was killed");
                 return Err(self);
             }

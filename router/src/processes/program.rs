@@ -1,13 +1,15 @@
 //! What an instance is started as, and the log that it writes.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use tokio::net::TcpSocket;
 
 use super::SpawnError;
 
@@ -42,10 +44,11 @@ impl Program {
 
     /// Why it would not start or could not listen, as far as that can be seen.
     pub(super) fn obstacle(&self) -> Option<SpawnError> {
-        if let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)) {
+        if let Err(error) = bind(self.port) {
             return Some(SpawnError::Port { port: self.port, error });
         }
-        if !is_there(self.name()) {
+        let path = self.env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH"));
+        if !is_there(self.name(), &path.unwrap_or_default()) {
             let error = io::ErrorKind::NotFound.into();
             return Some(SpawnError::Program { program: self.name().to_owned(), error });
         }
@@ -82,13 +85,19 @@ impl Program {
     }
 }
 
+/// As a server does, but for the listening: nobody connects to it, and a copy in a child that is being started is in nobody's way.
+pub(super) fn bind(port: u16) -> io::Result<()> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind((Ipv4Addr::LOCALHOST, port).into())
+}
+
 /// A path, or a name that is looked for as a shell does.
-fn is_there(program: &str) -> bool {
+fn is_there(program: &str, path: &OsStr) -> bool {
     if program.contains('/') {
         return Path::new(program).is_file();
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    std::env::split_paths(path).any(|folder| folder.join(program).is_file())
 }
 
 #[cfg(test)]
@@ -131,12 +140,12 @@ mod tests {
         assert_eq!(program.last_words(), "OSError: port 8188 is taken ä");
     }
 
-    #[test]
-    fn what_is_in_the_way_is_seen_before() {
+    #[tokio::test]
+    async fn what_is_in_the_way_is_seen_before() {
         let dir = tempfile::tempdir().unwrap();
         let free = program(dir.path());
         assert!(free.obstacle().is_none());
-        let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let other = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = other.local_addr().unwrap().port();
         assert!(matches!(Program { port, ..free.clone() }.obstacle(), Some(SpawnError::Port { .. })));
         for command in ["/nowhere/at-all", "no-such-program-anywhere"] {
@@ -144,5 +153,11 @@ mod tests {
             let said = missing.obstacle().map(|obstacle| obstacle.to_string()).unwrap_or_default();
             assert!(said.contains(command), "{said}");
         }
+        let own = dir.path().join("only-there");
+        std::fs::write(&own, "").unwrap();
+        let mut with_path = Program { command: vec!["only-there".into()], ..free };
+        assert!(with_path.obstacle().is_some());
+        with_path.env.insert("PATH".into(), dir.path().display().to_string());
+        assert!(with_path.obstacle().is_none());
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Instant;
 
 use super::*;
-use crate::config::{Instance, Launch, Secret, Url};
+use crate::config::{Gpu, Instance, Launch, Secret, Url};
 
 /// The shell writes its number to `pid` and goes on as the script says.
 struct World {
@@ -24,7 +24,7 @@ impl World {
 
     async fn start(&self) -> Result<(Service, Handle), StartError> {
         let site = Site { launch: &self.launch, dir: self.dir.path(), unset: &[] };
-        let planned = plan(site, || unreachable!("there are no GPUs")).unwrap();
+        let planned = plan(site, || Err("there are no GPUs".to_owned())).unwrap();
         let instances: Vec<_> = planned.iter().map(|planned| planned.instance.clone()).collect();
         Service::start(&self.launch, self.dir.path(), &instances, planned).await
     }
@@ -45,8 +45,12 @@ impl World {
 
     fn record(&self, pid: u32, began: u64, dir: &Path) {
         std::fs::create_dir_all(self.path("")).unwrap();
-        let record = serde_json::json!({ "pid": pid, "began": began, "digest": "", "dir": dir });
+        let record = serde_json::json!({ "pid": pid, "began": began, "boot": system::boot(), "digest": "", "dir": dir });
         std::fs::write(self.path("process.json"), record.to_string()).unwrap();
+    }
+
+    fn recorded(&self, instance: &str) -> Option<u32> {
+        Some(process::Process::recorded(&self.dir.path().join(instance))?.pid())
     }
 
     fn read(&self, name: &str) -> String {
@@ -66,7 +70,7 @@ impl Drop for World {
 /// The first of two where nobody listens. Each test has others, and nothing listens there in any.
 fn free_ports() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(20_000);
-    let free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let free = |port: u16| program::bind(port).is_ok();
     loop {
         let port = NEXT.fetch_add(2, Ordering::Relaxed);
         if free(port) && free(port + 1) {
@@ -151,6 +155,30 @@ async fn what_an_earlier_router_left_is_taken_up_if_it_is_the_same() {
     handle.restart(&local()).await.unwrap();
     assert_ne!(world.pids(3).await[2], second);
     service.stop().await;
+}
+
+#[tokio::test]
+async fn one_may_take_the_port_that_another_leaves() {
+    let mut world = World::new("sleep 1000");
+    world.launch.gpus = Some(vec![Gpu::Index(1)]);
+    let (left, _) = world.start().await.unwrap();
+    until("a process", || world.recorded("gpu1")).await;
+    drop(left);
+    world.launch.gpus = Some(vec![Gpu::Index(0), Gpu::Index(1)]);
+    let (service, _) = world.start().await.unwrap();
+    assert!(world.recorded("gpu0").is_some() && world.recorded("gpu1").is_some());
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_wrapper_started_is_waited_for() {
+    let world = World::new(
+        "trap 'exit 0' TERM; sh -c 'trap \"sleep 0.3; echo yes > {dir}/done; exit 0\" TERM; echo $$ > {dir}/child; while :; do sleep 0.05; done' & wait",
+    );
+    let (service, _) = world.start().await.unwrap();
+    let child: u32 = until("a child", || world.read("child").trim().parse().ok()).await;
+    service.stop().await;
+    assert_eq!((lives(child), world.read("done").as_str()), (false, "yes\n"), "it had its time");
 }
 
 #[tokio::test]

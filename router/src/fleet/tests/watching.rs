@@ -1,6 +1,6 @@
 //! Supervision of emulated instances.
 
-use comfyui_emulator::{Config, Emulator};
+use comfyui_emulator::{Config, Emulator, Fault, Moment};
 
 use super::*;
 use crate::comfy::frame::Kind;
@@ -128,6 +128,28 @@ async fn a_crash_and_a_return_are_told_in_order() {
         "what it ran before the crash must not matter, what it runs after a mere loss must"
     );
     assert_eq!(world.info().epoch, 2);
+}
+
+#[tokio::test]
+async fn one_that_answers_badly_or_is_gone_is_not_silent() {
+    let patience = config::Fleet { health_timeout_ms: 500, failures: 1, ..quick() };
+    let mut world = World::new(patience).await;
+    world.until_linked().await;
+    let silent = async |world: &mut World| loop {
+        if let EventKind::Down { silent, .. } = world.change().await {
+            return silent;
+        }
+    };
+    world.emulator.control().inject(Fault::Freeze { at: Moment::Now });
+    assert!(silent(&mut world).await);
+    world.emulator.crash().await;
+    assert!(!silent(&mut world).await, "and that is told though it was down before");
+    world.emulator.restart().await;
+    world.until_linked().await;
+    for _ in 0..1_000 {
+        world.emulator.control().inject(Fault::BreakAnswers { path: "/system_stats".into(), count: 1 });
+    }
+    assert!(!silent(&mut world).await);
 }
 
 #[tokio::test]

@@ -64,14 +64,17 @@ impl Core {
             if instance.drained_by.operator {
                 continue;
             }
-            let reason = if instance.up { KEEPS } else { SILENT };
-            let due =
-                if instance.up { overdue(instance, now, &config) } else { silent(instance, now, &config) };
-            let (name, reason) = (instance.spec.id.clone(), reason.to_owned());
-            self.out.extend(due.map(|due| match due {
-                Overdue::Restart => Action::Restart { instance: name, reason },
-                Overdue::Tell => Action::Told { instance: name, news: News::NeedsRestart { reason } },
-            }));
+            let (due, why) = match instance.up {
+                true => (overdue(instance, now, &config), KEEPS),
+                false => (silent(instance, now, &config), SILENT),
+            };
+            if let Some(due) = due {
+                let (instance, reason) = (instance.spec.id.clone(), why.to_owned());
+                self.out.push(match due {
+                    Overdue::Restart => Action::Restart { instance, reason },
+                    Overdue::Tell => Action::Told { instance, news: News::NeedsRestart { reason } },
+                });
+            }
         }
     }
 
