@@ -37,8 +37,6 @@ pub enum RestartError {
     NoSuchInstance(InstanceId),
     #[error("no `restart` command is configured for it")]
     Unsupervised,
-    #[error("`{program}` cannot be started: {error}")]
-    Start { program: String, error: io::Error },
     #[error("`{program}` did not end within {after:?}")]
     Timeout { program: String, after: Duration },
     #[error("`{program}` failed ({status}): {said}")]
@@ -86,8 +84,8 @@ pub struct Handle {
 #[derive(Debug)]
 enum Way {
     Process(mpsc::Sender<Order>),
+    /// Empty where there is none.
     Command(Vec<String>),
-    None,
 }
 
 impl Service {
@@ -101,12 +99,8 @@ impl Service {
     ) -> Result<(Self, Handle), StartError> {
         let patience = Duration::from_secs(config.stop_s);
         place::end_others(dir, &planned, patience).await;
-        let way = |instance: &config::Instance| match instance.restart.is_empty() {
-            true => Way::None,
-            false => Way::Command(instance.restart.clone()),
-        };
-        let mut ways: HashMap<_, _> =
-            instances.iter().map(|instance| (instance.name.clone(), way(instance))).collect();
+        let way = |one: &config::Instance| (one.name.clone(), Way::Command(one.restart.clone()));
+        let mut ways: HashMap<_, _> = instances.iter().map(way).collect();
         let start = |planned: Planned| {
             let instance = planned.instance.name.clone();
             let keeper = Keeper::start(planned, patience);
@@ -171,7 +165,6 @@ impl Handle {
     pub async fn restart(&self, instance: &InstanceId) -> Result<(), RestartError> {
         match self.ways.get(instance) {
             None => Err(RestartError::NoSuchInstance(instance.clone())),
-            Some(Way::None) => Err(RestartError::Unsupervised),
             Some(Way::Command(command)) => command::run(command, instance).await,
             Some(Way::Process(orders)) => {
                 let (done, restarted) = oneshot::channel();

@@ -63,37 +63,28 @@ impl Launch {
     }
 
     /// Why it cannot be meant so: the key, what is wrong with it, and what to do.
-    pub(super) fn flaws(&self) -> Vec<(&'static str, String, &'static str)> {
+    pub(super) fn flaws(&self) -> Vec<(&'static str, &'static str, &'static str)> {
         const COMMAND: &str =
             "write a program and its arguments, such as [\"python\", \"main.py\", \"--port\", \"{port}\"]";
         let mut flaws = Vec::new();
         if self.is_off() {
             if *self != Self::default() {
-                flaws.push(("command", "is missing".to_owned(), COMMAND));
+                flaws.push(("command", "is missing", COMMAND));
             }
             return flaws;
         }
         if self.command[0].trim().is_empty() {
-            flaws.push(("command", "names no program".to_owned(), COMMAND));
+            flaws.push(("command", "names no program", COMMAND));
         }
         if !self.texts().any(|text| text.contains("{port}")) {
             let help = "add \"--port\", \"{port}\": each instance has a port of its own";
-            flaws.push(("command", "does not say {port}".to_owned(), help));
-        }
-        if self.per_gpu.is_some_and(|count| !(1..=64).contains(&count)) {
-            flaws.push(("per_gpu", "must be 1 to 64".to_owned(), ""));
+            flaws.push(("command", "does not say {port}", help));
         }
         if self.vram_gib.is_some_and(|gib| !(0.1..=4_096.0).contains(&gib)) {
-            flaws.push(("vram_gib", "must be 0.1 to 4096".to_owned(), ""));
+            flaws.push(("vram_gib", "must be 0.1 to 4096", ""));
         }
         if self.vram_gib.is_some() && self.gpus.as_ref().is_some_and(Vec::is_empty) {
-            flaws.push(("vram_gib", "is of no use without GPUs".to_owned(), "leave it or `gpus` out"));
-        }
-        if self.port == 0 {
-            flaws.push(("port", "must be 1 to 65535".to_owned(), ""));
-        }
-        if self.stop_s > 3_600 {
-            flaws.push(("stop_s", "must be 0 to 3600".to_owned(), ""));
+            flaws.push(("vram_gib", "is of no use without GPUs", "leave it or `gpus` out"));
         }
         flaws
     }

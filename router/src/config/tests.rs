@@ -69,10 +69,10 @@ fn what_cannot_be_launched_is_told_with_what_to_write() {
     );
     for what in [
         "command: names no program",
-        "per_gpu: must be",
+        "per_gpu: 0 is not within",
         "vram_gib: is of no use",
-        "port: must be",
-        "stop_s: must be",
+        "port: 0 is not within",
+        "stop_s: 9999 is not within",
     ] {
         assert!(told.contains(&format!("launch.{what}")), "{what}: {told}");
     }

@@ -321,9 +321,12 @@ impl Check<'_> {
     fn ranges(&mut self, config: &Config) {
         const HOUR_MS: u64 = 3_600_000;
         let (fleet, limits, policy) = (&config.fleet, &config.limits, &config.policy.limits);
-        let (canary, record) = (&config.policy.canary, &config.policy.record);
-        let rows: [(&str, &str, u64, u64, u64); 55] = [
+        let (canary, record, launch) = (&config.policy.canary, &config.policy.record, &config.launch);
+        let rows: [(&str, &str, u64, u64, u64); 58] = [
             ("discover", "timeout_ms", config.discover.timeout_ms, 10, 60_000),
+            ("launch", "per_gpu", launch.per_gpu.map_or(1, u64::from), 1, 64),
+            ("launch", "port", launch.port.into(), 1, u64::from(u16::MAX)),
+            ("launch", "stop_s", launch.stop_s, 0, 3_600),
             ("fleet", "poll_ms", fleet.poll_ms, 50, HOUR_MS),
             ("fleet", "connect_timeout_ms", fleet.connect_timeout_ms, 1, HOUR_MS),
             ("fleet", "health_timeout_ms", fleet.health_timeout_ms, 1, HOUR_MS),

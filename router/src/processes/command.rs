@@ -4,7 +4,7 @@ use std::io::{Read, Seek};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::RestartError;
+use super::{RestartError, SpawnError};
 use crate::model::id::InstanceId;
 
 /// A command that takes longer is ended.
@@ -22,7 +22,7 @@ pub(super) async fn run(command: &[String], instance: &InstanceId) -> Result<(),
 }
 
 fn run_blocking(program: &str, arguments: &[String], instance: &InstanceId) -> Result<(), RestartError> {
-    let start = |error| RestartError::Start { program: program.to_owned(), error };
+    let start = |error| SpawnError::Program { program: program.to_owned(), error };
     let mut said = tempfile::tempfile().map_err(start)?;
     let mut child = Command::new(program)
         .args(arguments)

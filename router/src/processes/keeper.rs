@@ -161,8 +161,7 @@ impl Keeper {
     fn spawn(&mut self) -> Result<(), SpawnError> {
         let process = Process::spawn(&self.program)?;
         let (pid, log) = (process.pid(), self.program.log());
-        let gpu = self.program.env.get("CUDA_VISIBLE_DEVICES").map(String::as_str);
-        tracing::info!(instance = %self.instance, pid, gpu, log = %log.display(), "instance's process started");
+        tracing::info!(instance = %self.instance, pid, gpu = self.program.gpu(), log = %log.display(), "instance's process started");
         self.status.send_modify(|status| status.pid = Some(pid));
         (self.process, self.since, self.taken_up) = (Some(process), Instant::now(), false);
         Ok(())

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::SpawnError;
 use super::process::Process;
-use super::program::Program;
+use super::program::{Program, VISIBLE};
 use crate::config::{Gpu, Instance, Launch, Url};
 use crate::model::id::InstanceId;
 
@@ -61,7 +61,7 @@ pub enum PlanError {
 #[derive(Debug, Clone, PartialEq)]
 struct Place {
     name: String,
-    /// For `CUDA_VISIBLE_DEVICES`.
+    /// As CUDA is told.
     visible: Option<String>,
     gpu: Option<Gpu>,
     count: u32,
@@ -80,8 +80,7 @@ pub struct Site<'a> {
 impl fmt::Display for Planned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at {}: {}", self.instance.name, self.instance.url, self.program.command.join(" "))?;
-        let gpu = self.program.env.get("CUDA_VISIBLE_DEVICES");
-        gpu.map_or(Ok(()), |gpu| write!(f, ", on GPU {gpu}"))
+        self.program.gpu().map_or(Ok(()), |gpu| write!(f, ", on GPU {gpu}"))
     }
 }
 
@@ -237,7 +236,7 @@ impl Site<'_> {
         };
         let mut env = BTreeMap::new();
         if let Some(visible) = &place.visible {
-            env.insert("CUDA_VISIBLE_DEVICES".to_owned(), visible.clone());
+            env.insert(VISIBLE.to_owned(), visible.clone());
             env.insert("CUDA_DEVICE_ORDER".to_owned(), "PCI_BUS_ID".to_owned());
         }
         env.extend(self.launch.env.iter().map(|(key, value)| (key.clone(), filled(value.reveal()))));
@@ -287,6 +286,7 @@ mod tests {
         assert_eq!((&instance.gpu, instance.launched), (&Some(Gpu::Uuid("GPU-1".into())), true));
         assert_eq!(program.command, ["comfy", "--port", "8189", "--out=/state/instances/gpu1/gpu1"]);
         assert_eq!(program.env["CUDA_VISIBLE_DEVICES"], "GPU-1");
+        assert_eq!(program.gpu(), Some("GPU-1"));
         assert_eq!((program.dir.as_path(), program.port), (Path::new("/state/instances/gpu1"), 8189));
         let mut beside = launch();
         beside.cwd = Some("/opt/comfy".into());

@@ -31,7 +31,15 @@ pub(super) struct Program {
     pub(super) port: u16,
 }
 
+/// Which GPUs a process of CUDA sees.
+pub(super) const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
+
 impl Program {
+    /// The GPU it is pinned to.
+    pub(super) fn gpu(&self) -> Option<&str> {
+        self.env.get(VISIBLE).map(String::as_str)
+    }
+
     pub(super) fn name(&self) -> &str {
         self.command.first().map_or("", String::as_str)
     }

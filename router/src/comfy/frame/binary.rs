@@ -1,7 +1,6 @@
 //! Binary messages: a big-endian `u32` type, then what the type says.
 
 use bytes::{BufMut, Bytes, BytesMut};
-
 use serde::Deserialize;
 
 use super::{Frame, Renaming};
